@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The only user of OpenMP in the project, so that it can become a pool of our own.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace trulysparse {
+
+// Cores this process may run on (its affinity mask, not the machine's count), at least 1.
+int available_cores();
+
+// True in a child made by fork() after a parallel region ran: OpenMP's threads did not survive, so one thread serves.
+bool forked_after_parallel();
+
+// Flushes denormals to zero in this thread while alive, then restores what was set before.
+class FlushDenormals {
+public:
+    FlushDenormals();
+    ~FlushDenormals();
+    FlushDenormals(const FlushDenormals&) = delete;
+    FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+private:
+    unsigned long long saved_;
+};
+
+namespace detail {
+using ItemFunction = void (*)(void* body, std::int64_t item, int thread);
+void parallel_for(std::int64_t items, int threads, ItemFunction function, void* body);
+}  // namespace detail
+
+// Calls body(item, thread) once for every item in [0, items); thread < threads. Items are taken, never defined, by the
+// threads: what an item computes may not depend on `thread` (it only picks scratch memory). The first exception thrown
+// by a body is rethrown here after all threads have left. Denormals are flushed inside. Not to be nested.
+template <class Body>
+void parallel_for(std::int64_t items, int threads, Body&& body) {
+    using B = std::remove_reference_t<Body>;
+    detail::parallel_for(
+        items, threads,
+        [](void* b, std::int64_t item, int thread) { (*static_cast<B*>(b))(item, thread); },
+        const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+}  // namespace trulysparse

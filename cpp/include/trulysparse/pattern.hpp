@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Pattern algebra: the set of connections of a layer as sorted CSR (rows = source neurons, columns = targets), and the
+// five operations of which every change of topology is made. Float arrays in pattern order are carried along.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "trulysparse/rng.hpp"
+#include "trulysparse/types.hpp"
+
+namespace trulysparse {
+
+template <class Offset>
+struct PatternView {
+    Index rows = 0, cols = 0;
+    const Offset* row_ptr = nullptr;  // (rows + 1)
+    const Index* col_idx = nullptr;   // (nnz), strictly ascending within a row
+    Offset nnz() const { return row_ptr[rows]; }
+    std::uint64_t cells() const { return static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(cols); }
+};
+
+template <class Offset>
+struct Pattern {
+    Index rows = 0, cols = 0;
+    Buffer<Offset> row_ptr;
+    Buffer<Index> col_idx;
+    PatternView<Offset> view() const { return {rows, cols, row_ptr.data(), col_idx.data()}; }
+};
+
+// The second index: connections sorted by (target, source); perm[k] is where the k-th of them stands in pattern order.
+template <class Offset>
+struct Transposed {
+    Buffer<Offset> col_ptr;  // (cols + 1)
+    Buffer<Index> row_idx;   // (nnz)
+    Buffer<Offset> perm;     // (nnz)
+};
+
+template <class Offset>
+struct Carried {
+    Pattern<Offset> pattern;
+    std::vector<Buffer<float>> arrays;
+};
+
+// Throws InvalidArgument (naming the row) unless row_ptr starts at 0 and never falls, and columns are in range,
+// strictly ascending (sorted, no duplicates). `nnz` is the length of the caller's col_idx.
+template <class Offset>
+void validate(const PatternView<Offset>& p, std::uint64_t nnz);
+
+// Throws InvalidArgument when a layer of this shape or count cannot be held by Index / Offset.
+template <class Offset>
+void check_holdable(std::int64_t rows, std::int64_t cols, std::uint64_t nnz);
+
+template <class Offset>
+Transposed<Offset> transpose(const PatternView<Offset>& p, int threads);
+
+// keep: the connections k with mask[k] != 0, and their entries of every array.
+template <class Offset>
+Carried<Offset> keep(const PatternView<Offset>& p, const std::uint8_t* mask, const std::vector<const float*>& arrays,
+                     int threads);
+
+// keep, then unite with `grown` (sorted, distinct, none among the kept: else InvalidArgument) in one pass.
+// fills[a] is nullptr (zeros) or the grown cells' values of array a in the order of `grown`.
+template <class Offset>
+Carried<Offset> rewire(const PatternView<Offset>& p, const std::uint8_t* mask, const Cell* grown, std::uint64_t n_grown,
+                       const std::vector<const float*>& arrays, const std::vector<const float*>& fills, int threads);
+
+// unite: the union of K patterns of one shape; arrays[k][a] summed in the order of k where connections coincide.
+template <class Offset>
+Carried<Offset> unite(const std::vector<PatternView<Offset>>& patterns,
+                      const std::vector<std::vector<const float*>>& arrays, int threads);
+
+// select: rows and columns by ascending index lists (nullptr = all); the result has their counts as its shape.
+template <class Offset>
+Carried<Offset> select(const PatternView<Offset>& p, const Index* rows, Index n_rows, const Index* cols, Index n_cols,
+                       const std::vector<const float*>& arrays, int threads);
+
+// draw from the complement: `count` distinct cells uniformly from those the pattern does not have, sorted.
+// Exact at any density: distinct ranks are drawn, then mapped to free cells. InvalidArgument if count > free cells.
+template <class Offset>
+Buffer<Cell> draw_missing(const PatternView<Offset>& p, std::uint64_t count, const Stream& stream, int threads);
+
+// The pattern of sorted, distinct cells; InvalidArgument if unsorted or out of range.
+template <class Offset>
+Pattern<Offset> from_cells(Index rows, Index cols, const Cell* cells, std::uint64_t n, int threads);
+
+}  // namespace trulysparse

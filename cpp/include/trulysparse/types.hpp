@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+namespace trulysparse {
+
+using Index = std::int32_t;  // one row or column number
+using Cell = std::uint64_t;  // row * columns + column
+// `Offset`, a template parameter everywhere, is a position among the weights: int32 below 2^31 connections, else int64.
+
+constexpr std::size_t kAlignment = 64;  // bytes; every array of floats that kernels touch in bulk
+constexpr Index kLane = 16;             // activation rows are padded to a multiple of this many floats
+
+// The caller passed something that cannot be right; the message says what, got and allowed.
+struct InvalidArgument : std::invalid_argument {
+    using std::invalid_argument::invalid_argument;
+};
+
+constexpr Index padded(Index batch) { return (batch + kLane - 1) / kLane * kLane; }
+
+// An owned, aligned, uninitialised array of trivial values. Move-only, so no copy of a large array is ever silent.
+template <class T>
+class Buffer {
+    static_assert(std::is_trivial_v<T>);
+
+public:
+    Buffer() = default;
+    explicit Buffer(std::size_t size) : size_(size) {
+        if (size > (std::numeric_limits<std::size_t>::max() - kAlignment) / sizeof(T)) throw std::bad_alloc();
+        const std::size_t bytes = (size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+        data_ = static_cast<T*>(std::aligned_alloc(kAlignment, bytes ? bytes : kAlignment));
+        if (!data_) throw std::bad_alloc();
+    }
+    Buffer(std::size_t size, T value) : Buffer(size) {
+        for (std::size_t i = 0; i < size; ++i) data_[i] = value;
+    }
+    Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    Buffer& operator=(Buffer&& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_, other.size_);
+        return *this;
+    }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    ~Buffer() { std::free(data_); }
+
+    T* data() { return data_; }
+    const T* data() const { return data_; }
+    std::size_t size() const { return size_; }
+    T& operator[](std::size_t i) { return data_[i]; }
+    const T& operator[](std::size_t i) const { return data_[i]; }
+    T* begin() { return data_; }
+    T* end() { return data_ + size_; }
+    const T* begin() const { return data_; }
+    const T* end() const { return data_ + size_; }
+    // Gives the memory away (free with std::free); the buffer is empty afterwards.
+    T* release() {
+        size_ = 0;
+        return std::exchange(data_, nullptr);
+    }
+
+private:
+    T* data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+}  // namespace trulysparse
