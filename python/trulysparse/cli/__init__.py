@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command line: `trulysparse train | evaluate | info`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from trulysparse.errors import TrulySparseError
+
+
+def _parser() -> argparse.ArgumentParser:
+    from trulysparse import __version__
+    from trulysparse.cli import evaluate, info, train
+
+    parser = argparse.ArgumentParser(
+        prog="trulysparse",
+        description="Train neural networks whose missing weights are neither stored nor computed.",
+        epilog="`trulysparse train` trains on an embedded data set in under a minute; "
+        "`trulysparse COMMAND --help` says more about a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"trulysparse {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (train, evaluate, info):
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code.
+
+    0 is success, 2 a mistake in the arguments, settings or files (one sentence on standard error says which), 130 and
+    143 a run that Ctrl-C or SIGTERM ended.
+    """
+    arguments = _parser().parse_args(argv)
+    from trulysparse.trainer import TrainingInterrupted
+
+    try:
+        arguments.run(arguments)
+    except TrainingInterrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        return 128 + stop.signal
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except (TrulySparseError, ImportError, OSError, MemoryError) as error:
+        print(f"trulysparse {arguments.command}: error: {error}", file=sys.stderr)
+        return 2
+    return 0

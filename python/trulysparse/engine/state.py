@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Everything that a run is, besides its network and data: counters and optimizer state, as tensors and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trulysparse import _kernels
+from trulysparse.errors import CheckpointError
+from trulysparse.model import Pattern, SparseMLP
+from trulysparse.optim import Optimizer
+
+Slots = dict[str, NDArray[np.float32]]
+
+
+@dataclass
+class TrainState:
+    """Where a run stands. All randomness is a function of the seed and these counters, so they are the whole stream.
+
+    Attributes
+    ----------
+    step : int
+        Training steps made.
+    epoch, batch : int
+        The epoch under way and the batches of it already trained on.
+    evolutions : int
+        Evolutions of the network made.
+    evolved : bool
+        Whether the evolution that precedes the epoch under way is done (or was not due).
+    loss_sum, correct : float, int
+        Sums over the samples of the epoch so far.
+    train_seconds, evolve_seconds : float
+        Time spent on the epoch so far.
+    weight_slots, bias_slots : list of dict
+        Optimizer state of each layer: float32 arrays in pattern order, and one value a neuron.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    evolutions: int = 0
+    evolved: bool = True
+    loss_sum: float = 0.0
+    correct: int = 0
+    train_seconds: float = 0.0
+    evolve_seconds: float = 0.0
+    weight_slots: list[Slots] = field(default_factory=list, repr=False)
+    bias_slots: list[Slots] = field(default_factory=list, repr=False)
+
+    @classmethod
+    def fresh(cls, net: SparseMLP, optimizer: Optimizer) -> TrainState:
+        """Return the state before the first step: all slots zero."""
+        return cls(
+            weight_slots=[{s: _kernels.aligned_zeros(layer.nnz) for s in optimizer.slots} for layer in net.layers],
+            bias_slots=[{s: _kernels.aligned_zeros(layer.n_out) for s in optimizer.slots} for layer in net.layers],
+        )
+
+    def counters(self) -> dict[str, Any]:
+        """Return the numbers (not the slots), for a checkpoint's metadata."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.endswith("_slots")}
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin `epoch` with empty sums, its evolution still to come."""
+        self.epoch, self.batch, self.evolved = epoch, 0, False
+        self.loss_sum, self.correct = 0.0, 0
+        self.train_seconds = self.evolve_seconds = 0.0
+
+
+def state_tensors(state: TrainState) -> dict[str, NDArray[np.float32]]:
+    """Return the slots under the names that a checkpoint gives them."""
+    return {
+        f"optimizer.layers.{i}.{part}.{slot}": array
+        for part, layers in (("weights", state.weight_slots), ("bias", state.bias_slots))
+        for i, slots in enumerate(layers)
+        for slot, array in slots.items()
+    }
+
+
+def restore_state(
+    net: SparseMLP, optimizer: Optimizer, tensors: Mapping[str, NDArray[Any]], counters: Mapping[str, Any]
+) -> TrainState:
+    """Rebuild a state from a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If an optimizer tensor is absent or of the wrong size, or a counter is unknown.
+    """
+    state = TrainState.fresh(net, optimizer)
+    unknown = set(counters) ^ set(state.counters())
+    if unknown:
+        raise CheckpointError(
+            f"the checkpoint's counters do not match this version's: {', '.join(sorted(unknown))}"
+        )
+    for name, array in state_tensors(state).items():
+        saved = tensors.get(name)
+        if saved is None or saved.shape != array.shape or saved.dtype != array.dtype:
+            got = "absent" if saved is None else f"{saved.dtype} of shape {saved.shape}"
+            raise CheckpointError(
+                f"checkpoint tensor {name} is {got}, expected {array.dtype} of shape {array.shape}"
+            )
+        array[...] = saved
+    for key, value in counters.items():
+        setattr(state, key, value)
+    return state
+
+
+@dataclass(frozen=True)
+class NetworkSnapshot:
+    """A copy of a network's patterns, weights and biases, to return to."""
+
+    patterns: tuple[Pattern, ...]
+    values: tuple[NDArray[np.float32], ...]
+    biases: tuple[NDArray[np.float32], ...]
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the snapshot as named tensors."""
+        named: dict[str, NDArray[Any]] = {}
+        for i, (pattern, values, bias) in enumerate(zip(self.patterns, self.values, self.biases, strict=True)):
+            named[f"layers.{i}.row_ptr"] = pattern.row_ptr.astype(np.int64)
+            named[f"layers.{i}.col_idx"] = pattern.col_idx
+            named[f"layers.{i}.weights"] = values
+            named[f"layers.{i}.bias"] = bias
+        return named
+
+    @classmethod
+    def from_tensors(cls, net: SparseMLP, tensors: Mapping[str, NDArray[Any]]) -> NetworkSnapshot:
+        """Rebuild a snapshot of `net` from named tensors.
+
+        Raises
+        ------
+        CheckpointError
+            If a tensor is absent.
+        """
+        try:
+            patterns = tuple(
+                Pattern(
+                    layer.n_in,
+                    layer.n_out,
+                    tensors[f"layers.{i}.row_ptr"].astype(
+                        _kernels.offset_dtype(tensors[f"layers.{i}.col_idx"].size)
+                    ),
+                    tensors[f"layers.{i}.col_idx"],
+                )
+                for i, layer in enumerate(net.layers)
+            )
+            values = tuple(tensors[f"layers.{i}.weights"] for i in range(len(net.layers)))
+            biases = tuple(tensors[f"layers.{i}.bias"] for i in range(len(net.layers)))
+        except KeyError as error:
+            raise CheckpointError(f"the snapshot of the best network lacks tensor {error}") from error
+        return cls(patterns, values, biases)
+
+
+def snapshot_network(net: SparseMLP) -> NetworkSnapshot:
+    """Copy what training changes (patterns are immutable and shared)."""
+    return NetworkSnapshot(
+        tuple(layer.pattern for layer in net.layers),
+        tuple(layer.values.copy() for layer in net.layers),
+        tuple(layer.bias.copy() for layer in net.layers),
+    )
+
+
+def restore_network(net: SparseMLP, snapshot: NetworkSnapshot) -> None:
+    """Put a snapshot's patterns, weights and biases back into `net`."""
+    for layer, pattern, values, bias in zip(
+        net.layers, snapshot.patterns, snapshot.values, snapshot.biases, strict=True
+    ):
+        fresh = _kernels.aligned_empty(values.shape)
+        fresh[...] = values
+        layer.replace(pattern, fresh)
+        layer.bias[...] = bias

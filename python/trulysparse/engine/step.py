@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One training step: load, forward, loss, backward with the optimizer fused in where it can be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trulysparse import _kernels
+from trulysparse.engine.state import TrainState
+from trulysparse.errors import ConfigError
+from trulysparse.model import Inputs, SparseMLP
+from trulysparse.optim import Optimizer
+
+Floats = NDArray[np.float32]
+Bits = NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """What one hidden layer leaves for the backward pass: (n, ld) activations and (n, ld / 16) bits."""
+
+    activation: Floats
+    negative: Bits | None
+    kept: Bits | None
+
+
+class _Workspace:
+    """Activations of one micro-batch; a delta overwrites its activation in place."""
+
+    def __init__(self, net: SparseMLP, ld: int) -> None:
+        self.ld = ld
+        self.inputs = _kernels.aligned_zeros((net.sizes[0], ld))
+        self.hidden = []
+        for layer, threshold in zip(net.layers[:-1], net.dropout_thresholds, strict=True):
+            bits = (layer.n_out, ld // _kernels.LANE)
+            self.hidden.append(
+                _Hidden(
+                    _kernels.aligned_zeros((layer.n_out, ld)),
+                    np.zeros(bits, np.uint16) if layer.activation[0] == "rectifier" else None,
+                    np.zeros(bits, np.uint16) if threshold else None,
+                )
+            )
+        self.output = _kernels.aligned_zeros((net.sizes[-1], ld))
+
+    @property
+    def nbytes(self) -> int:
+        parts = [self.inputs, self.output]
+        for h in self.hidden:
+            parts += [a for a in (h.activation, h.negative, h.kept) if a is not None]
+        return sum(a.nbytes for a in parts)
+
+
+class Engine:
+    """Trains a network batch by batch.
+
+    Parameters
+    ----------
+    net : SparseMLP
+        Changed in place.
+    optimizer : Optimizer
+        Its arithmetic; its state lives in `state`.
+    seed : int
+        Seed of dropout, order and regrowth.
+    threads : int
+        Threads for the kernels; the result does not depend on it.
+    micro_batch : int, optional
+        Columns handled at once, a multiple of 16; default the whole batch. Less memory, the same result up to the
+        rounding of sums.
+    state : TrainState, optional
+        Where to go on; default a fresh start.
+    """
+
+    def __init__(
+        self,
+        net: SparseMLP,
+        optimizer: Optimizer,
+        *,
+        seed: int,
+        threads: int,
+        micro_batch: int | None = None,
+        state: TrainState | None = None,
+    ) -> None:
+        if micro_batch is not None and (micro_batch < _kernels.LANE or micro_batch % _kernels.LANE):
+            raise ConfigError(
+                f"micro_batch={micro_batch} is not a positive multiple of {_kernels.LANE}; try 32 or 128"
+            )
+        self.net = net
+        self.optimizer = optimizer
+        self.seed = seed
+        self.threads = threads
+        self.micro_batch = micro_batch
+        self.state = TrainState.fresh(net, optimizer) if state is None else state
+        self._workspace: _Workspace | None = None
+        self._gradients: list[Floats] = []
+        self._bias_gradients = [_kernels.aligned_zeros(layer.n_out) for layer in net.layers]
+        self._bias_parts = [_kernels.aligned_zeros(layer.n_out) for layer in net.layers]
+
+    def train_batch(
+        self, inputs: Inputs, targets: NDArray[Any], rows: NDArray[np.int64], lr: float
+    ) -> tuple[float, int]:
+        """Make one optimizer step on the samples `rows`.
+
+        Parameters
+        ----------
+        inputs : Inputs
+            The samples.
+        targets : ndarray
+            Targets of all samples as the loss prepared them.
+        rows : ndarray of int64, shape (batch,)
+            Which samples.
+        lr : float
+            Learning rate of this step.
+
+        Returns
+        -------
+        loss_sum : float
+            Loss summed over the batch, in training mode (dropout on), before the step.
+        correct : int
+            Samples classified correctly.
+        """
+        batch = rows.size
+        width = batch if self.micro_batch is None else min(self.micro_batch, batch)
+        ld = _kernels.padded(width)
+        space = self._workspace
+        if space is None or space.ld != ld:
+            self._workspace = space = _Workspace(self.net, ld)
+        parts = -(-batch // width)
+        fused = self.optimizer.fused and (parts == 1 or self.optimizer.fused_microbatches)
+        loss_sum, correct = 0.0, 0
+        for part in range(parts):
+            some = rows[part * width : (part + 1) * width]
+            loss, right = self._forward(space, inputs, targets, some, part * width, 1.0 / batch)
+            loss_sum += loss
+            correct += right
+            self._backward(space, fused, lr, part == 0, part == parts - 1)
+        self._finish(fused, lr)
+        self.state.step += 1
+        return loss_sum, correct
+
+    def _forward(
+        self,
+        space: _Workspace,
+        inputs: Inputs,
+        targets: NDArray[Any],
+        rows: NDArray[np.int64],
+        column: int,
+        scale: float,
+    ) -> tuple[float, int]:
+        net, threads = self.net, self.threads
+        inputs.load(rows, space.inputs, threads)
+        x = space.inputs
+        for layer, threshold, hidden in zip(net.layers, net.dropout_thresholds, space.hidden, strict=False):
+            _kernels.forward(
+                layer.view,
+                x,
+                hidden.activation,
+                activation=layer.activation,
+                dropout_threshold=threshold,
+                negative=hidden.negative,
+                kept=hidden.kept,
+                seed=self.seed,
+                layer=layer.index,
+                step=self.state.step,
+                column_offset=column,
+                threads=threads,
+            )
+            x = hidden.activation
+        last = net.layers[-1]
+        _kernels.forward(last.view, x, space.output, activation=last.activation, threads=threads)
+        return net.loss.evaluate(
+            space.output, net.loss.batch(targets, rows, space.ld), rows.size, scale, space.output, threads
+        )
+
+    def _backward(self, space: _Workspace, fused: bool, lr: float, first: bool, last: bool) -> None:
+        net, threads = self.net, self.threads
+        biases = self._bias_gradients if first else self._bias_parts
+        dy = space.output
+        _kernels.row_sums(dy, biases[-1], threads)
+        for index in range(len(net.layers) - 1, -1, -1):
+            layer = net.layers[index]
+            sink = self._sink(index, fused, lr, first, last)
+            if index == 0:
+                _kernels.backward(layer.view, dy, space.inputs, None, sink=sink, threads=threads)
+                break
+            hidden = space.hidden[index - 1]
+            _kernels.backward(
+                layer.view,
+                dy,
+                hidden.activation,
+                hidden.activation,
+                row_sum=biases[index - 1],
+                below=net.layers[index - 1].activation,
+                below_dropout_threshold=net.dropout_thresholds[index - 1],
+                below_negative=hidden.negative,
+                below_kept=hidden.kept,
+                sink=sink,
+                threads=threads,
+            )
+            dy = hidden.activation
+        if not first:
+            for total, more in zip(self._bias_gradients, self._bias_parts, strict=True):
+                total += more
+
+    def _sink(self, index: int, fused: bool, lr: float, first: bool, last: bool) -> _kernels.Sink:
+        if fused:
+            return self.optimizer.sink(self.state.weight_slots[index], lr, first, last)
+        gradient = self._gradient(index)
+        return _kernels.sink_store(gradient) if first else _kernels.sink_accumulate(gradient)
+
+    def _gradient(self, index: int) -> Floats:
+        """Return the gradient array of a layer, made anew when its number of connections changed."""
+        if not self._gradients:
+            self._gradients = [_kernels.aligned_empty(layer.nnz) for layer in self.net.layers]
+        if self._gradients[index].size != self.net.layers[index].nnz:
+            self._gradients[index] = _kernels.aligned_empty(self.net.layers[index].nnz)
+        return self._gradients[index]
+
+    def _finish(self, fused: bool, lr: float) -> None:
+        """Move biases, and weights where the sink did not."""
+        state, optimizer, threads = self.state, self.optimizer, self.threads
+        if optimizer.clip_norm is not None:
+            self._clip([*self._gradients, *self._bias_gradients], optimizer.clip_norm)
+        step = state.step + 1
+        for layer, weight_slots, bias_slots, bias_gradient in zip(
+            self.net.layers, state.weight_slots, state.bias_slots, self._bias_gradients, strict=True
+        ):
+            if not fused:
+                optimizer.update(
+                    layer.values, self._gradients[layer.index], weight_slots, lr=lr, step=step, threads=threads
+                )
+            optimizer.update(layer.bias, bias_gradient, bias_slots, lr=lr, step=step, threads=threads)
+
+    def _clip(self, gradients: Sequence[Floats], limit: float) -> None:
+        """Scale all gradients together so that their joint Euclidean norm is at most `limit`."""
+        norm = math.sqrt(sum(_kernels.sum_of_squares(g, self.threads) for g in gradients))
+        if norm > limit:
+            for g in gradients:
+                _kernels.scale(g, limit / norm, self.threads)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a topology rule is, and the registry through which files and the command line name one."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trulysparse.errors import ConfigError
+from trulysparse.model import Pattern, SparseLayer
+
+_LAYERS = ("hidden", "all")
+
+
+def _no_cells() -> NDArray[np.uint64]:
+    return np.empty(0, dtype=np.uint64)
+
+
+@dataclass(frozen=True)
+class TopologyDelta:
+    """A change of one layer's connections: what stays, and what is new.
+
+    Attributes
+    ----------
+    mask : ndarray of bool, shape (nnz,), or None
+        True for the connections that stay, in pattern order; None keeps all.
+    grown : ndarray of uint64
+        New cells ``row * n_out + column``, sorted, distinct, none among the kept.
+    values : ndarray of float32, shape (len(grown),), or None
+        Their weights; None draws them from the layer's initial distribution.
+    """
+
+    mask: NDArray[np.bool_] | None = None
+    grown: NDArray[np.uint64] = field(default_factory=_no_cells)
+    values: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a rule may ask of the run while it evolves a layer.
+
+    Attributes
+    ----------
+    seed : int
+        Seed of the run.
+    evolution : int
+        How many evolutions of the network came before this one; keys the random draws.
+    threads : int
+        Threads that kernels may use.
+    """
+
+    seed: int
+    evolution: int
+    threads: int
+
+    def draw_missing(self, layer: SparseLayer, pattern: Pattern, count: int) -> NDArray[np.uint64]:
+        """Draw `count` distinct cells uniformly from those that `pattern` does not have.
+
+        Returns
+        -------
+        ndarray of uint64, shape (count,)
+            Sorted cells, the same for any thread count.
+        """
+        return pattern.draw_missing(
+            count, seed=self.seed, purpose="regrow_cells", layer=layer.index, step=self.evolution
+        )
+
+
+class Topology:
+    """A rule that rewires layers; subclass it and write `evolve`.
+
+    Parameters
+    ----------
+    layers : {"hidden", "all"}
+        Which weight matrices evolve: "hidden" leaves the output matrix as it was drawn (the paper's choice),
+        "all" includes it. A network with a single matrix has no hidden ones.
+    """
+
+    name: ClassVar[str] = ""
+    dynamic: ClassVar[bool] = True
+    """False for rules that never change anything, so that no evolution runs."""
+
+    def __init__(self, *, layers: str = "hidden") -> None:
+        if layers not in _LAYERS:
+            raise ConfigError(f"{type(self).__name__}: layers={layers!r} is not one of {', '.join(_LAYERS)}")
+        self.layers = layers
+
+    def applies_to(self, layer_index: int, n_layers: int) -> bool:
+        """Whether weight matrix `layer_index` (from 0) of `n_layers` is evolved."""
+        return self.dynamic and (self.layers == "all" or layer_index < n_layers - 1)
+
+    def due(self, finished_epoch: int) -> bool:
+        """Whether an evolution follows epoch `finished_epoch` (from 0); never asked after the last."""
+        return self.dynamic
+
+    def evolve(self, layer: SparseLayer, signals: Signals, step: int) -> TopologyDelta | None:
+        """Say how `layer` changes.
+
+        Parameters
+        ----------
+        layer : SparseLayer
+            Its pattern and weights; not to be changed here.
+        signals : Signals
+            Random draws and what else the run offers.
+        step : int
+            Training steps made so far.
+
+        Returns
+        -------
+        TopologyDelta or None
+            None leaves the layer alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how it evolves a layer")
+
+    def to_config(self) -> dict[str, Any]:
+        """Return name and constructor arguments, as a run file holds them."""
+        parameters = inspect.signature(type(self).__init__).parameters
+        return {"name": self.name} | {key: getattr(self, key) for key in parameters if key != "self"}
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self.to_config().items() if k != "name")
+        return f"{type(self).__name__}({arguments})"
+
+
+_registry: dict[str, type[Topology]] = {}
+_T = TypeVar("_T", bound=Topology)
+
+
+def register_topology(name: str) -> Callable[[type[_T]], type[_T]]:
+    """Class decorator: make a rule known to run files and the command line under `name`.
+
+    Raises
+    ------
+    ConfigError
+        If another class already has the name.
+    """
+
+    def register(cls: type[_T]) -> type[_T]:
+        if _registry.get(name, cls).__qualname__ != cls.__qualname__:
+            raise ConfigError(f"a topology named {name!r} is registered already: {_registry[name]!r}")
+        cls.name = name
+        _registry[name] = cls
+        return cls
+
+    return register
+
+
+def registered_topologies() -> dict[str, type[Topology]]:
+    """Return the known rules by name."""
+    return dict(_registry)
+
+
+def get_topology(spec: Topology | str | Mapping[str, Any]) -> Topology:
+    """Return a rule from itself, its name, or a mapping of name and arguments.
+
+    Raises
+    ------
+    ConfigError
+        If the name or an argument is unknown; the nearest known one is suggested.
+    """
+    if isinstance(spec, Topology):
+        return spec
+    arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = arguments.pop("name", None)
+    if name not in _registry:
+        near = difflib.get_close_matches(str(name), _registry, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown topology {name!r}: known are {', '.join(sorted(_registry))}{hint}")
+    try:
+        return _registry[name](**arguments)
+    except TypeError as error:
+        raise ConfigError(f"topology {name!r}: {error}") from error

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a checkpoint file holds: the network, the run's state, its settings, its history and its callbacks."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trulysparse.engine import restore_state, state_tensors
+from trulysparse.errors import CheckpointError
+from trulysparse.model import SparseMLP, serialize
+from trulysparse.optim import get_optimizer
+from trulysparse.topology import get_pruning, get_topology
+
+if TYPE_CHECKING:
+    from trulysparse.trainer.trainer import Trainer
+
+FORMAT_VERSION = 1
+FILE_NAME = "checkpoint.safetensors"
+
+
+def fingerprint(X: Any, y: NDArray[Any]) -> dict[str, Any]:
+    """Return what tells one training set from another at little cost: shape, dtype, labels, first and last sample."""
+    ends = X[[0, X.shape[0] - 1]]
+    sample = np.ascontiguousarray(ends.toarray() if hasattr(ends, "toarray") else ends)
+    return {
+        "shape": [int(n) for n in X.shape],
+        "dtype": str(X.dtype),
+        "labels": zlib.crc32(np.ascontiguousarray(y).tobytes()),
+        "samples": zlib.crc32(sample.tobytes()),
+    }
+
+
+def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
+    """Write the whole run to one safetensors file, under a temporary name that is then renamed.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Between two steps.
+    path : str or Path
+        File to write; an older one is replaced only by a complete new one.
+    """
+    tensors, network = trainer.net.to_tensors()
+    tensors |= state_tensors(trainer.state)
+    callbacks = []
+    for i, callback in enumerate(trainer.callbacks):
+        tensors |= {f"callbacks.{i}.{name}": array for name, array in callback.tensors().items()}
+        callbacks.append({"class": type(callback).__name__, "state": callback.state_dict()})
+    serialize.write_tensors(
+        path,
+        tensors,
+        {
+            "format_version": FORMAT_VERSION,
+            "kind": "checkpoint",
+            "network": network,
+            "trainer": trainer.to_config(),
+            "state": trainer.state.counters(),
+            "epochs": trainer.epochs,
+            "history": trainer.history.rows,
+            "callbacks": callbacks,
+            "data": trainer.data_fingerprint,
+        },
+    )
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Return the checkpoint file meant by a file or a run directory.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    path = Path(path)
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(
+            f"no checkpoint at {file}; give a checkpoint file or a run directory that holds {FILE_NAME}"
+        )
+    return file
+
+
+def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
+    """Rebuild the trainer that wrote a checkpoint; its next `fit` goes on bit for bit.
+
+    Parameters
+    ----------
+    path : str or Path
+        Checkpoint file, or the run directory that holds it.
+    **overrides
+        Trainer arguments that may differ without changing the result: ``threads``, ``callbacks``, ``checkpoint``,
+        ``checkpoint_every``, ``progress``.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, truncated, foreign or of a newer version.
+    """
+    from trulysparse.trainer.trainer import Trainer
+
+    file = find_checkpoint(path)
+    tensors, metadata = serialize.read_tensors(file)
+    if metadata.get("kind") != "checkpoint":
+        raise CheckpointError(
+            f"{file} holds a {metadata.get('kind', 'foreign file')}, not a checkpoint; "
+            "ts.load reads models, --resume reads checkpoints"
+        )
+    if metadata["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{file} was written by a newer trulysparse (checkpoint format {metadata['format_version']}, "
+            f"this one reads up to {FORMAT_VERSION}); upgrade trulysparse"
+        )
+    try:
+        config = dict(metadata["trainer"])
+        net = SparseMLP.from_tensors(tensors, metadata["network"])
+        optimizer = get_optimizer(config.pop("optimizer"))
+        trainer = Trainer(
+            net,
+            optimizer=optimizer,
+            topology=get_topology(config.pop("topology")),
+            pruning=get_pruning(config.pop("pruning")),
+            **(config | overrides),
+        )
+        trainer.adopt(
+            restore_state(net, optimizer, tensors, metadata["state"]),
+            rows=metadata["history"],
+            epochs=metadata["epochs"],
+            data_fingerprint=metadata["data"],
+            callback_states=[
+                (
+                    saved["class"],
+                    saved["state"],
+                    {
+                        name.split(".", 2)[2]: array
+                        for name, array in tensors.items()
+                        if name.startswith(f"callbacks.{i}.")
+                    },
+                )
+                for i, saved in enumerate(metadata["callbacks"])
+            ],
+        )
+    except KeyError as error:
+        raise CheckpointError(f"{file} lacks the entry {error}; it is not a complete checkpoint") from error
+    return trainer

@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: BSD-3-Clause
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trulysparse import _kernels
+from trulysparse.data import validation_split
+from trulysparse.engine import Engine, Evolution, TrainState, evolve_network
+from trulysparse.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from trulysparse.model import Inputs, InputScaling, SparseMLP
+from trulysparse.optim import SGD, Optimizer, Progress, get_optimizer
+from trulysparse.topology import SET, ImportancePruning, Topology, get_pruning, get_topology
+from trulysparse.trainer.callbacks import Callback, CallbackList
+from trulysparse.trainer.checkpoint import FILE_NAME, fingerprint, load_checkpoint, save_checkpoint
+from trulysparse.trainer.history import History
+from trulysparse.trainer.progress import ProgressReporter
+from trulysparse.trainer.signals import StopSignals, TrainingInterrupted
+
+Validation = tuple[Any, Any] | float | None
+_Labels = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Training data at the door: checked, scaled, targets as the loss wants them."""
+
+    inputs: Inputs
+    targets: _Labels
+    validation: tuple[Any, Any] | None
+
+
+class Trainer:
+    """Trains a network: epochs of shuffled batches, an evolution of the topology between two epochs.
+
+    Parameters
+    ----------
+    net : SparseMLP
+        Trained in place.
+    optimizer : Optimizer, str or mapping, optional
+        Default ``SGD(lr=0.01, momentum=0.9)``.
+    topology : Topology, str or mapping, optional
+        How connections change between epochs; default ``SET(0.3)``, ``Static()`` for never.
+    pruning : ImportancePruning or mapping, optional
+        Importance pruning before an evolution; default none.
+    batch_size : int
+        Samples a step; what is left of an epoch after whole batches is dropped (the order changes every epoch).
+    threads : int, optional
+        Threads for the kernels; default all cores of the process. The result is the same, bit for bit, for any number.
+    seed : int
+        Seed of data order, dropout and regrowth.
+    standardize : bool
+        Fit a scaling (zero mean, unit deviation; unit deviation only for sparse input) on the training data, unless
+        the network has one already, and keep it with the network, so that prediction takes raw features.
+    micro_batch : int, optional
+        Handle a batch in parts of this many samples (a multiple of 16): less memory, the same result up to rounding.
+    validate_every : int
+        Evaluate the validation data every so many epochs, and after the last.
+    callbacks : sequence of Callback
+        Called at the events of a run.
+    checkpoint : str or Path, optional
+        File or directory for checkpoints; written when the run ends, is stopped by Ctrl-C or SIGTERM, and...
+    checkpoint_every : int, optional
+        ... after every so many epochs.
+    progress : bool
+        Show a progress line (plain lines where standard error is not a terminal).
+
+    Attributes
+    ----------
+    history : History
+        One row for each finished epoch.
+    state : TrainState
+        Counters and optimizer state.
+    """
+
+    def __init__(
+        self,
+        net: SparseMLP,
+        *,
+        optimizer: Optimizer | str | Mapping[str, Any] | None = None,
+        topology: Topology | str | Mapping[str, Any] | None = None,
+        pruning: ImportancePruning | Mapping[str, Any] | None = None,
+        batch_size: int = 128,
+        threads: int | None = None,
+        seed: int = 0,
+        standardize: bool = True,
+        micro_batch: int | None = None,
+        validate_every: int = 1,
+        callbacks: Sequence[Callback] = (),
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.net = net
+        self.optimizer = SGD() if optimizer is None else get_optimizer(optimizer)
+        self.topology = SET() if topology is None else get_topology(topology)
+        self.pruning = get_pruning(pruning)
+        self.batch_size = _whole("batch_size", batch_size, 1)
+        self.threads = threads
+        self.seed = _whole("seed", seed, 0)
+        self.standardize = standardize
+        self.micro_batch = micro_batch
+        self.validate_every = _whole("validate_every", validate_every, 1)
+        self.callbacks = list(callbacks)
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        if self.checkpoint is not None and self.checkpoint.suffix != ".safetensors":
+            self.checkpoint = self.checkpoint / FILE_NAME
+        self.checkpoint_every = (
+            None if checkpoint_every is None else _whole("checkpoint_every", checkpoint_every, 1)
+        )
+        if self.checkpoint_every is not None and self.checkpoint is None:
+            raise ConfigError("checkpoint_every is set but checkpoint (where to write them) is not; give both")
+        self.progress = progress
+        self.history = History()
+        self.epochs: int | None = None
+        self.stop_reason: str | None = None
+        self.data_fingerprint: dict[str, Any] | None = None
+        self._engine = Engine(
+            net,
+            self.optimizer,
+            seed=self.seed,
+            threads=_kernels.resolve_threads(threads),
+            micro_batch=micro_batch,
+        )
+
+    @property
+    def state(self) -> TrainState:
+        """Counters and optimizer state of the run."""
+        return self._engine.state
+
+    def fit(
+        self, X: Any, y: Any, *, epochs: int | None = None, validation: Validation = None
+    ) -> History:
+        """Train until `epochs` epochs are done in all.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features), or scipy CSR
+            Raw features: any integer or float dtype, never copied as a whole.
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Integer labels from 0, or numbers for regression.
+        epochs : int, optional
+            Total number of epochs of the run; a trainer that has done some already (an earlier `fit`, a resumed
+            checkpoint) does the rest. Default: what the resumed run was asked for, else 100.
+        validation : (X, y), float, optional
+            Data to evaluate after every epoch, or the fraction of the training data to hold back for it.
+
+        Returns
+        -------
+        History
+            Also in `self.history`.
+
+        Raises
+        ------
+        ShapeError, DataError
+            If the data does not fit the network or holds NaN, infinities or labels out of range.
+        DivergenceError
+            If the loss stops being finite.
+        TrainingInterrupted
+            After Ctrl-C or SIGTERM, when the step under way is finished and the checkpoint written.
+        """
+        if epochs is None:
+            epochs = self.epochs if self.epochs is not None else 100
+        epochs = _whole("epochs", epochs, 0)
+        data = self._admit(X, y, validation)
+        self.epochs = epochs
+        self.stop_reason = None
+        reporter = [ProgressReporter()] if self.progress else []
+        callbacks = CallbackList([*self.callbacks, *reporter])
+        with StopSignals() as signals:
+            callbacks.on_fit_start(self)
+            try:
+                while self.state.epoch < epochs and self.stop_reason is None:
+                    self._epoch(data, epochs, callbacks, signals)
+            except KeyboardInterrupt:
+                callbacks.on_fit_end(self, self.history)
+                raise
+            if self.checkpoint is not None:
+                save_checkpoint(self, self.checkpoint)
+            callbacks.on_fit_end(self, self.history)
+        return self.history
+
+    def stop(self, reason: str) -> None:
+        """End the run after the epoch under way; callbacks call this."""
+        self.stop_reason = reason
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Write network, optimizer state, counters, history and settings to `path`, atomically."""
+        save_checkpoint(self, path)
+
+    @classmethod
+    def resume(cls, path: str | Path, **overrides: Any) -> Trainer:
+        """Rebuild a trainer from a checkpoint (file or run directory); call `fit` with the same data to go on.
+
+        The finished run is bit for bit the one that would not have been interrupted. `overrides` may set `threads`,
+        `callbacks`, `checkpoint`, `checkpoint_every` and `progress`.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is missing, truncated, foreign or of a newer version.
+        """
+        return load_checkpoint(path, **overrides)
+
+    def adopt(
+        self,
+        state: TrainState,
+        *,
+        rows: Sequence[Mapping[str, Any]],
+        epochs: int | None,
+        data_fingerprint: dict[str, Any] | None,
+        callback_states: Sequence[tuple[str, Mapping[str, Any], Mapping[str, NDArray[Any]]]],
+    ) -> None:
+        """Take over where a checkpoint stands; `resume` calls this."""
+        self._engine.state = state
+        self.history = History()
+        for row in rows:
+            self.history.append(dict(row))
+        self.epochs = epochs
+        self.data_fingerprint = data_fingerprint
+        if self.callbacks:
+            names = [type(callback).__name__ for callback in self.callbacks]
+            if names != [name for name, _, _ in callback_states]:
+                raise CheckpointError(
+                    f"the checkpoint was written with callbacks {[n for n, _, _ in callback_states]}, but got "
+                    f"{names}; pass the same ones in the same order, or none"
+                )
+            for callback, (_, saved, tensors) in zip(self.callbacks, callback_states, strict=True):
+                callback.load_state_dict(saved, tensors)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the arguments that decide the result, as a run file holds them."""
+        return {
+            "optimizer": self.optimizer.to_config(),
+            "topology": self.topology.to_config(),
+            "pruning": None if self.pruning is None else self.pruning.to_config(),
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "standardize": self.standardize,
+            "micro_batch": self.micro_batch,
+            "validate_every": self.validate_every,
+        }
+
+    def _admit(self, X: Any, y: Any, validation: Validation) -> _Samples:
+        """Check the data, hold back a validation part if asked, fit the scaling if none is there."""
+        net = self.net
+        y = np.asarray(y)
+        count = Inputs.count(X, net.sizes[0], where="X")
+        if len(y) != count:
+            raise DataError(f"X has {count} samples but y has {len(y)}; they must belong together row by row")
+        mark = fingerprint(X, y)
+        if self.state.step and self.data_fingerprint not in (None, mark):
+            raise DataError(
+                f"the training data is not what this run began with: got {mark}, began with "
+                f"{self.data_fingerprint}; resume with the same data in the same order"
+            )
+        self.data_fingerprint = mark
+        if isinstance(validation, float):
+            held_in, held_out = validation_split(count, validation, self.seed)
+            validation = (X[held_out], y[held_out])
+            X, y = X[held_in], y[held_in]
+        elif validation is not None:
+            X_val, y_val = validation
+            validation = (X_val, np.asarray(y_val))
+        targets = net.loss.check_targets(y, net.sizes[-1], "y")
+        if validation is not None:
+            net.loss.check_targets(validation[1], net.sizes[-1], "the validation y")
+        if net.scaling is None and self.standardize:
+            net.scaling = InputScaling.fit(X)
+        inputs = Inputs(X, net.sizes[0], net.scaling, "X")
+        if self.batch_size > inputs.n_samples:
+            raise DataError(
+                f"batch_size {self.batch_size} is larger than the {inputs.n_samples} training samples; "
+                f"set batch_size to at most {inputs.n_samples}"
+            )
+        if validation is not None:
+            Inputs(validation[0], net.sizes[0], net.scaling, "the validation X")
+        return _Samples(inputs, targets, validation)
+
+    def _epoch(
+        self, data: _Samples, epochs: int, callbacks: CallbackList, signals: StopSignals
+    ) -> None:
+        state, size = self.state, self.batch_size
+        batches = data.inputs.n_samples // size
+        order = _kernels.shuffle(data.inputs.n_samples, seed=self.seed, purpose="shuffle", step=state.epoch)
+        callbacks.on_epoch_start(self, state.epoch)
+        if not state.evolved:
+            self._evolve(callbacks)
+        while state.batch < batches:
+            started = time.perf_counter()
+            rows = order[state.batch * size : (state.batch + 1) * size]
+            lr = self.optimizer.lr_at(Progress(state.step, state.step / batches, batches, epochs))
+            loss, correct = self._engine.train_batch(data.inputs, data.targets, rows, lr)
+            if not math.isfinite(loss):
+                raise DivergenceError(
+                    f"the loss became {loss} in epoch {state.epoch + 1}, batch {state.batch + 1} of {batches} "
+                    f"(learning rate {lr:g}); lower the learning rate, or clip gradients with clip_norm"
+                )
+            state.loss_sum += loss
+            state.correct += correct
+            state.batch += 1
+            state.train_seconds += time.perf_counter() - started
+            callbacks.on_step_end(self, state.step)
+            self._obey(signals)
+        self._close_epoch(data, batches * size, epochs, callbacks)
+        self._obey(signals)
+
+    def _close_epoch(
+        self, data: _Samples, samples: int, epochs: int, callbacks: CallbackList
+    ) -> None:
+        """Evaluate, write the epoch's row, move on to the next epoch, save if it is time."""
+        state, net = self.state, self.net
+        done = state.epoch + 1
+        validated = None
+        started = time.perf_counter()
+        if data.validation is not None and (done % self.validate_every == 0 or done == epochs):
+            validated = net.evaluate(*data.validation, threads=self._engine.threads)
+        row = {
+            "epoch": done,
+            "loss": state.loss_sum / samples,
+            "accuracy": state.correct / samples if net.loss.has_accuracy else None,
+            "val_loss": None if validated is None else validated.loss,
+            "val_accuracy": None if validated is None else validated.accuracy,
+            "connections": net.connections,
+            "train_seconds": state.train_seconds,
+            "eval_seconds": time.perf_counter() - started,
+            "evolve_seconds": state.evolve_seconds,
+        }
+        self.history.append(row)
+        callbacks.on_epoch_end(self, row)
+        state.start_epoch(done)
+        if self.checkpoint is not None and self.checkpoint_every and done % self.checkpoint_every == 0:
+            save_checkpoint(self, self.checkpoint)
+
+    def _evolve(self, callbacks: CallbackList) -> None:
+        """Do the evolution that stands between the last epoch and this one, if one is due."""
+        state = self.state
+        finished = state.epoch - 1
+        topology = self.topology if self.topology.due(finished) else None
+        pruning = self.pruning if self.pruning is not None and self.pruning.due(finished) else None
+        if topology is not None or pruning is not None:
+            report: Evolution = evolve_network(
+                self.net,
+                state,
+                topology=topology,
+                pruning=pruning,
+                seed=self.seed,
+                threads=self._engine.threads,
+            )
+            state.evolve_seconds += report.seconds
+            callbacks.on_evolution(self, report)
+        state.evolved = True
+
+    def _obey(self, signals: StopSignals) -> None:
+        """End the run between two steps if a signal came."""
+        if signals.received is None:
+            return
+        if self.checkpoint is not None:
+            save_checkpoint(self, self.checkpoint)
+        raise TrainingInterrupted(
+            signals.received, None if self.checkpoint is None else str(self.checkpoint)
+        )
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ConfigError(f"{name}={value!r} is not a whole number of at least {least}")
+    return int(value)
