@@ -54,13 +54,13 @@ void check_holdable(std::int64_t rows, std::int64_t cols, std::uint64_t nnz);
 template <class Offset>
 Transposed<Offset> transpose(const PatternView<Offset>& p, int threads);
 
-// keep: the connections k with mask[k] != 0, and their entries of every array.
+// keep: the connections k with mask[k] != 0 (all if mask is nullptr), and their entries of every array.
 template <class Offset>
 Carried<Offset> keep(const PatternView<Offset>& p, const std::uint8_t* mask, const std::vector<const float*>& arrays,
                      int threads);
 
 // keep, then unite with `grown` (sorted, distinct, none among the kept: else InvalidArgument) in one pass.
-// fills[a] is nullptr (zeros) or the grown cells' values of array a in the order of `grown`.
+// fills[a] is nullptr (zeros) or the grown cells' values of array a in the order of `grown`; no fills: zeros everywhere.
 template <class Offset>
 Carried<Offset> rewire(const PatternView<Offset>& p, const std::uint8_t* mask, const Cell* grown, std::uint64_t n_grown,
                        const std::vector<const float*>& arrays, const std::vector<const float*>& fills, int threads);

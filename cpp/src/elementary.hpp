@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Elementary functions with the same bits on every machine: those of libm differ between versions and processors.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace trulysparse {
+
+// atanh(s) for |s| < 0.172, by its series.
+inline double small_atanh(double s) {
+    const double z = s * s, z2 = z * z, z4 = z2 * z2;
+    const double low = (1.0 + z * (1.0 / 3)) + z2 * (1.0 / 5 + z * (1.0 / 7));
+    const double middle = (1.0 / 9 + z * (1.0 / 11)) + z2 * (1.0 / 13 + z * (1.0 / 15));
+    const double high = (1.0 / 17 + z * (1.0 / 19)) + z2 * (1.0 / 21);
+    return s * (low + z4 * (middle + z4 * high));
+}
+
+// ln(x) for normal x > 0.
+inline double portable_log(double x) {
+    constexpr double kLn2 = 0.693147180559945309417;
+    constexpr std::uint64_t kRootOfHalf = 0x3FE6A09E667F3BCDull;
+    std::uint64_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    // x = m * 2^exponent with m in [sqrt(1/2), sqrt(2)).
+    const std::int64_t exponent = static_cast<std::int64_t>(bits - kRootOfHalf) >> 52;
+    bits -= static_cast<std::uint64_t>(exponent) << 52;
+    double m;
+    std::memcpy(&m, &bits, sizeof m);
+    return static_cast<double>(exponent) * kLn2 + 2.0 * small_atanh((m - 1.0) / (m + 1.0));
+}
+
+// ln(1 - p) for 0 < p < 1, exact also for tiny p.
+inline double portable_log1m(double p) {
+    return p < 0.25 ? 2.0 * small_atanh(-p / (2.0 - p)) : portable_log(1.0 - p);
+}
+
+// sin and cos of 2 pi u for u in [0, 1).
+inline void portable_sincos(double u, double& sine, double& cosine) {
+    constexpr double kTwoPi = 6.28318530717958647693;
+    const int quarter = static_cast<int>(4.0 * u + 0.5);
+    const double a = kTwoPi * (u - 0.25 * quarter), z = a * a;
+    const double s = a * (1 + z * (-1.0 / 6 + z * (1.0 / 120 + z * (-1.0 / 5040 + z * (1.0 / 362880 +
+                     z * (-1.0 / 39916800 + z * (1.0 / 6227020800.0 + z * (-1.0 / 1307674368000.0))))))));
+    const double c = 1 + z * (-1.0 / 2 + z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 +
+                     z * (-1.0 / 3628800 + z * (1.0 / 479001600.0 + z * (-1.0 / 87178291200.0 +
+                     z * (1.0 / 20922789888000.0))))))));
+    const bool odd = quarter & 1, negative_sine = quarter & 2, negative_cosine = (quarter + 1) & 2;
+    sine = odd ? c : s;
+    cosine = odd ? s : c;
+    if (negative_sine) sine = -sine;
+    if (negative_cosine) cosine = -cosine;
+}
+
+}  // namespace trulysparse

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// All kernels over one Vec, instantiated once per instruction set in that set's own namespace. No std containers or
+// algorithms here: their templates would be compiled with flags that other files must not see.
+#pragma once
+
+#include "table.hpp"
+// after table.hpp
+#include "body_math.hpp"
+// after body_math.hpp
+#include "body_elements.hpp"
+#include "body_random.hpp"
+#include "body_rows.hpp"
+
+namespace trulysparse {
+namespace TRULYSPARSE_ISA_NAMESPACE {
+
+static const KernelTable kTable = {8 * kWidth, forward_body<>, backward_body<>, kept_bits_body, sgd_body,       adam_body,
+                                   add_body,   softmax16_body, sigmoid_body, tanh_body,      logistic16_body};
+
+}  // namespace TRULYSPARSE_ISA_NAMESPACE
+}  // namespace trulysparse

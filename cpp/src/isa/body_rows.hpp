@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The two kernels that matter: rows of weighted sums with everything that follows in registers, forward and backward.
+#pragma once
+
+#include <cstddef>
+
+namespace trulysparse {
+namespace TRULYSPARSE_ISA_NAMESPACE {
+
+constexpr int kAhead = 24;                       // connections between a prefetch and its use
+constexpr int kVectorsOfWord = 16 / kWidth;      // vectors that share a word of a bit plane
+constexpr int kLine = 16;                        // floats of a cache line
+constexpr unsigned kLaneBits = (1u << kWidth) - 1u;
+
+TS_INLINE unsigned word_bits(unsigned word, int v) { return word >> (v % kVectorsOfWord * kWidth) & kLaneBits; }
+
+// What follows a forward sum: activation, sign bits, dropout.
+struct ForwardEnd {
+    const ForwardBlock& job;
+
+    template <int N>
+    TS_INLINE void begin(const ForwardEnd& end, Vec (&sum)[N], Index row) {
+        const Vec start = end.job.bias ? set1(end.job.bias[row]) : zero();
+        for (int v = 0; v < N; ++v) sum[v] = start;
+    }
+
+    template <int N>
+    TS_INLINE void finish(const ForwardEnd& end, Vec (&sum)[N], Index row) {
+        const ForwardBlock& job = end.job;
+        float* y = job.y + static_cast<std::size_t>(row) * job.ld;
+        if (job.negative) {
+            std::uint16_t* negative = job.negative + static_cast<std::size_t>(row) * (job.ld / 16);
+            for (int g = 0; g < N / kVectorsOfWord; ++g) {
+                unsigned word = 0;
+                for (int v = 0; v < kVectorsOfWord; ++v)
+                    word |= bits(less(sum[g * kVectorsOfWord + v], zero())) << (v * kWidth);
+                negative[g] = static_cast<std::uint16_t>(word);
+            }
+        }
+        if (job.kind == ActivationKind::rectifier) {
+            const Vec slope = set1(job.slope);
+            for (int v = 0; v < N; ++v) sum[v] = select(less(zero(), sum[v]), sum[v], mul(slope, sum[v]));
+        } else if (job.kind != ActivationKind::linear) {
+            for (int v = 0; v < N; ++v) store(y + v * kWidth, sum[v]);
+            if (job.kind == ActivationKind::sigmoid)
+                sigmoid_body(y, y, N * kWidth);
+            else
+                tanh_body(y, y, N * kWidth);
+            for (int v = 0; v < N; ++v) sum[v] = load(y + v * kWidth);
+        }
+        if (job.kept) {
+            const std::uint16_t* kept = job.kept + static_cast<std::size_t>(row) * job.kept_stride;
+            const Vec scale = set1(job.dropout_scale);
+            for (int v = 0; v < N; ++v)
+                sum[v] = keep(from_bits(word_bits(kept[v / kVectorsOfWord], v)), mul(scale, sum[v]));
+        }
+        for (int v = 0; v < N; ++v) store(y + v * kWidth, sum[v]);
+    }
+};
+
+// What follows a backward sum: the mask and derivative of the layer below, and the row's total.
+struct BackwardEnd {
+    const BackwardBlock& job;
+
+    template <int N>
+    TS_INLINE void begin(const BackwardEnd&, Vec (&sum)[N], Index) {
+        for (int v = 0; v < N; ++v) sum[v] = zero();
+    }
+
+    template <int N>
+    TS_INLINE void finish(const BackwardEnd& end, Vec (&dx)[N], Index row) {
+        const BackwardBlock& job = end.job;
+        const std::size_t at = static_cast<std::size_t>(row) * job.ld;
+        const std::size_t word_at = static_cast<std::size_t>(row) * (job.ld / 16);
+        if (job.derivative) {
+            if (job.kept) {
+                const Vec scale = set1(job.dropout_scale);
+                for (int v = 0; v < N; ++v) {
+                    const unsigned word = job.kept[word_at + v / kVectorsOfWord];
+                    dx[v] = keep(from_bits(word_bits(word, v)), mul(scale, dx[v]));
+                }
+            }
+            if (job.kind == ActivationKind::rectifier) {
+                const Vec slope = set1(job.slope);
+                for (int v = 0; v < N; ++v) {
+                    const unsigned word = job.negative[word_at + v / kVectorsOfWord];
+                    dx[v] = select(from_bits(word_bits(word, v)), mul(slope, dx[v]), dx[v]);
+                }
+            } else if (job.kind != ActivationKind::linear) {
+                const Vec inverse = set1(job.inverse_scale), one = set1(1.0f);
+                const bool sigmoid = job.kind == ActivationKind::sigmoid;
+                for (int v = 0; v < N; ++v) {
+                    const Vec a = mul(inverse, load(job.x + at + v * kWidth));
+                    const Vec slope = sigmoid ? mul(a, sub(one, a)) : sub(one, mul(a, a));
+                    dx[v] = mul(dx[v], slope);
+                }
+            }
+        }
+        for (int v = 0; v < N; ++v) store(job.dx + at + v * kWidth, dx[v]);
+        if (job.row_sum) {
+            for (int width = N / 2; width > 0; width /= 2)
+                for (int v = 0; v < width; ++v) dx[v] = add(dx[v], dx[v + width]);
+            const float total = sum(dx[0]);
+            job.row_sum[row] = job.accumulate ? job.row_sum[row] + total : total;
+        }
+    }
+};
+
+template <int N>
+TS_INLINE void prefetch_row(const float* row) {
+    for (int i = 0; i < N * kWidth; i += kLine) __builtin_prefetch(row + i);
+}
+
+// sum[v] += w[k] * from[index[k], v] for k in [begin, end), in order.
+template <int N, bool Prefetch>
+TS_INLINE void weighted_sum(const RowBlock& block, std::int64_t begin, std::int64_t end, const float* from,
+                            std::size_t ld, Vec (&sum)[N]) {
+    const Index* index = block.index;
+    const float* w = block.weights;
+    for (std::int64_t k = begin; k < end; ++k) {
+        const float* row = from + static_cast<std::size_t>(index[k]) * ld;
+        if (Prefetch) prefetch_row<N>(from + static_cast<std::size_t>(index[k + kAhead]) * ld);
+        const Vec weight = set1(w[k]);
+        for (int v = 0; v < N; ++v) sum[v] = fma(weight, load(row + v * kWidth), sum[v]);
+    }
+}
+
+template <int N, class End>
+static void sum_rows(const RowBlock& block, const float* from, Index ld, const End& end) {
+    for (Index r = 0; r < block.rows; ++r) {
+        const std::int64_t first = block.start[r], last = block.start[r + 1];
+        Vec sum[N];
+        End::template begin<N>(end, sum, r);
+        if (block.prefetch && last + kAhead <= block.readable)
+            weighted_sum<N, true>(block, first, last, from, static_cast<std::size_t>(ld), sum);
+        else
+            weighted_sum<N, false>(block, first, last, from, static_cast<std::size_t>(ld), sum);
+        End::template finish<N>(end, sum, r);
+    }
+}
+
+// dx[v] += w[k] * dy[index[k], v] and dw[k] (+)= sum over the tile of x * dy[index[k]], for one row.
+template <int N, bool WithDx, bool Prefetch>
+TS_INLINE void gradient_row(const BackwardBlock& job, std::int64_t begin, std::int64_t end, const float* x_row,
+                            Vec (&dx)[N]) {
+    const Index* index = job.block.index;
+    const float* w = job.block.weights;
+    const float* dy = job.dy;
+    const std::size_t ld = static_cast<std::size_t>(job.ld);
+    float* dw = job.dw;
+    const bool accumulate = job.accumulate;
+    Vec x[N];
+    for (int v = 0; v < N; ++v) x[v] = load(x_row + v * kWidth);
+
+    std::int64_t k = begin;
+    // Four at a time share one transposed reduction.
+    for (; k + 4 <= end; k += 4) {
+        Vec part[4];
+        for (int c = 0; c < 4; ++c) {
+            if (Prefetch) prefetch_row<N>(dy + static_cast<std::size_t>(index[k + c + kAhead]) * ld);
+            const float* row = dy + static_cast<std::size_t>(index[k + c]) * ld;
+            const Vec weight = set1(w[k + c]);
+            for (int v = 0; v < N; ++v) {
+                const Vec d = load(row + v * kWidth);
+                if (WithDx) dx[v] = fma(weight, d, dx[v]);
+                part[c] = v == 0 ? mul(x[0], d) : fma(x[v], d, part[c]);
+            }
+        }
+        store_sums(dw + k, part[0], part[1], part[2], part[3], accumulate);
+    }
+    for (; k < end; ++k) {
+        if (Prefetch) prefetch_row<N>(dy + static_cast<std::size_t>(index[k + kAhead]) * ld);
+        const float* row = dy + static_cast<std::size_t>(index[k]) * ld;
+        const Vec weight = set1(w[k]);
+        Vec part = zero();
+        for (int v = 0; v < N; ++v) {
+            const Vec d = load(row + v * kWidth);
+            if (WithDx) dx[v] = fma(weight, d, dx[v]);
+            part = v == 0 ? mul(x[0], d) : fma(x[v], d, part);
+        }
+        const float total = sum(part);
+        dw[k] = accumulate ? dw[k] + total : total;
+    }
+}
+
+template <int N, bool WithDx>
+static void gradient_rows(const BackwardBlock& job) {
+    const RowBlock& block = job.block;
+    const BackwardEnd end_of_row{job};
+    for (Index r = 0; r < block.rows; ++r) {
+        const std::int64_t first = block.start[r], last = block.start[r + 1];
+        const float* x_row = job.x + static_cast<std::size_t>(r) * job.ld;
+        Vec dx[N];
+        if (WithDx) BackwardEnd::begin<N>(end_of_row, dx, r);
+        if (block.prefetch && last + kAhead <= block.readable)
+            gradient_row<N, WithDx, true>(job, first, last, x_row, dx);
+        else
+            gradient_row<N, WithDx, false>(job, first, last, x_row, dx);
+        if (WithDx) BackwardEnd::finish<N>(end_of_row, dx, r);
+    }
+}
+
+template <int N = 8>
+static void forward_body(const ForwardBlock& job, Index width) {
+    if (width == N * kWidth)
+        sum_rows<N>(job.block, job.x, job.ld, ForwardEnd{job});
+    else if constexpr (N * kWidth > 16)
+        forward_body<N / 2>(job, width);
+}
+
+template <int N = 8>
+static void backward_body(const BackwardBlock& job, Index width) {
+    if (width == N * kWidth) {
+        if (!job.dw)
+            sum_rows<N>(job.block, job.dy, job.ld, BackwardEnd{job});
+        else if (job.dx)
+            gradient_rows<N, true>(job);
+        else
+            gradient_rows<N, false>(job);
+    } else if constexpr (N * kWidth > 16) {
+        backward_body<N / 2>(job, width);
+    }
+}
+
+}  // namespace TRULYSPARSE_ISA_NAMESPACE
+}  // namespace trulysparse

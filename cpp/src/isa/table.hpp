@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What one instruction set offers: plain functions over plain structs, so that no template or inline function is shared
+// between files compiled with different flags.
+#pragma once
+
+#include <cstdint>
+
+#include "trulysparse/activation.hpp"
+#include "trulysparse/update.hpp"
+
+#ifndef TRULYSPARSE_X86
+#if defined(__x86_64__)
+#define TRULYSPARSE_X86 1
+#else
+#define TRULYSPARSE_X86 0
+#endif
+#endif
+
+namespace trulysparse {
+
+// Some rows of an index with their connections; positions count from the first of them.
+struct RowBlock {
+    Index rows;
+    const std::int32_t* start;  // (rows + 1)
+    const Index* index;         // which row of the streamed matrix each connection reads
+    const float* weights;
+    std::int64_t readable;  // entries of `index` that exist, for looking ahead
+    bool prefetch;          // the streamed matrix is too large for the cache
+};
+
+// All pointers to activations and bit planes stand at the tile's first column.
+struct ForwardBlock {
+    RowBlock block;
+    const float* x;
+    float* y;
+    const float* bias;  // or nullptr: zero
+    Index ld;
+    ActivationKind kind;
+    float slope;
+    std::uint16_t* negative;  // or nullptr; rows ld / 16 words apart
+    const std::uint16_t* kept;  // or nullptr: no dropout
+    Index kept_stride;
+    float dropout_scale;
+};
+
+struct BackwardBlock {
+    RowBlock block;
+    const float* dy;
+    const float* x;
+    float* dx;       // or nullptr
+    float* dw;       // or nullptr; one a connection
+    float* row_sum;  // or nullptr
+    bool accumulate;  // dw and row_sum hold the sums of earlier tiles
+    bool derivative;  // dx is complete: apply the layer below's dropout and derivative
+    Index ld;
+    ActivationKind kind;
+    float slope;
+    float dropout_scale;
+    float inverse_scale;
+    const std::uint16_t* negative;  // rows ld / 16 words apart
+    const std::uint16_t* kept;
+};
+
+// Which units of rows x (16 * words) columns are kept, see Dropout.
+struct KeptBlock {
+    std::uint32_t key0, key1, step, tag;
+    std::uint32_t neuron;       // of row 0
+    std::uint32_t first_block;  // block of eight samples of column 0
+    std::uint32_t threshold;
+    Index rows, words;  // words: a power of two up to 8
+    std::uint16_t* out;
+    Index stride;
+};
+
+struct KernelTable {
+    Index widest_tile;  // columns; every power of two from 16 up to this is served
+
+    void (*forward)(const ForwardBlock& job, Index width);
+    void (*backward)(const BackwardBlock& job, Index width);
+    void (*kept_bits)(const KeptBlock& job);
+
+    void (*sgd)(float* w, float* v, const float* g, std::int64_t n, const SgdParams& p);
+    void (*adam)(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamParams& p);
+    void (*add)(float* sum, const float* term, std::int64_t n);
+
+    // Sixteen columns of z (n, ld). out (may be z, or nullptr) = softmax * factor; largest, sum of exponentials and
+    // lowest index of the largest per column.
+    void (*softmax16)(const float* z, Index n, Index ld, float factor, float* out, float* largest, float* sum,
+                      std::int32_t* argmax);
+    // out = sigmoid(z), n a multiple of 16; out may be z.
+    void (*sigmoid)(const float* z, float* out, std::int64_t n);
+    void (*tanh)(const float* z, float* out, std::int64_t n);
+    // Sixteen columns: delta (may be z, or nullptr) = (sigmoid(z) - t) * factor; loss = sums over outputs of
+    // log(1 + e^z) - t z; wrong = outputs on the wrong side of 1/2.
+    void (*logistic16)(const float* z, const float* t, Index n, Index ld, float factor, float* delta, double* loss,
+                       std::int32_t* wrong);
+};
+
+const KernelTable& baseline_kernels();
+#if TRULYSPARSE_X86
+const KernelTable& avx2_kernels();
+const KernelTable& avx512_kernels();
+#endif
+
+// The table of the active instruction set.
+const KernelTable& active_kernels();
+
+}  // namespace trulysparse

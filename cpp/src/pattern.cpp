@@ -1,0 +1,536 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "trulysparse/pattern.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+#include <limits>
+#include <string>
+
+#include "blocks.hpp"
+#include "cells.hpp"
+#include "trulysparse/parallel.hpp"
+
+namespace trulysparse {
+
+namespace {
+
+constexpr std::int64_t kSerialTranspose = 65536;  // below, the counters of two levels cost more than they save
+
+using std::to_string;
+
+Cell cells_before(Index row, Index cols) { return static_cast<Cell>(row) * static_cast<Cell>(cols); }
+
+std::string place(Cell cell, Index cols) {
+    const auto width = static_cast<Cell>(cols);
+    return "(row " + to_string(cell / width) + ", column " + to_string(cell % width) + ")";
+}
+
+// Sorted, distinct and inside a layer of this shape, or InvalidArgument about the first cell that is not.
+void check_cells(Index rows, Index cols, const Cell* cells, std::uint64_t n, const char* what, int threads) {
+    const Cell limit = cells_before(rows, cols);
+    const Chunks chunks(static_cast<std::int64_t>(n), 65536);
+    parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
+        for (std::int64_t k = chunks.begin(c); k < chunks.end(c); ++k) {
+            if (cells[k] >= limit)
+                throw InvalidArgument(std::string(what) + " cell " + to_string(cells[k]) + " at position " +
+                                      to_string(k) + " is outside a layer of " + to_string(rows) + " x " +
+                                      to_string(cols) + "; cells are row * columns + column, below " +
+                                      to_string(limit));
+            if (k > 0 && cells[k - 1] >= cells[k])
+                throw InvalidArgument(std::string(what) + " cell " + place(cells[k], cols) + " at position " +
+                                      to_string(k) + " does not come after " + place(cells[k - 1], cols) +
+                                      "; sort the cells and remove duplicates");
+        }
+    });
+}
+
+void check_ascending(const Index* list, Index n, Index limit, const char* what) {
+    if (n < 0) throw InvalidArgument("select: " + to_string(n) + " " + what + " asked for; a count is at least 0");
+    for (Index i = 0; i < n; ++i) {
+        if (list[i] < 0 || list[i] >= limit)
+            throw InvalidArgument(std::string("select: ") + what + " " + to_string(list[i]) + " at position " +
+                                  to_string(i) + " is outside 0.." + to_string(static_cast<std::int64_t>(limit) - 1));
+        if (i > 0 && list[i] <= list[i - 1])
+            throw InvalidArgument(std::string("select: ") + what + " " + to_string(list[i]) + " at position " +
+                                  to_string(i) + " does not come after " + to_string(list[i - 1]) +
+                                  "; give an ascending list without duplicates");
+    }
+}
+
+template <class Offset>
+Carried<Offset> make_result(Index rows, Index cols, std::uint64_t nnz, std::size_t n_arrays) {
+    check_holdable<Offset>(rows, cols, nnz);
+    Carried<Offset> out{{rows, cols, Buffer<Offset>(size_of(rows) + 1), Buffer<Index>(nnz)}, {}};
+    out.pattern.row_ptr[0] = 0;
+    for (std::size_t a = 0; a < n_arrays; ++a) out.arrays.emplace_back(nnz);
+    return out;
+}
+
+// Appends connections to a result from a given position on, and what they carry: array by array, a small room at a time.
+template <class Offset>
+class Writer {
+public:
+    Writer(Carried<Offset>& out, std::int64_t position, const std::vector<const float*>& arrays,
+           const std::vector<const float*>& fills)
+        : out_(out), position_(position), arrays_(arrays), fills_(fills) {}
+
+    // source: the connection's old position, or ~position among the grown. Not written at all unless wanted.
+    void push(Index col, std::int64_t source, bool wanted = true) {
+        if (used_ == kRoom) flush();
+        cols_[used_] = col;
+        sources_[used_] = source;
+        used_ += wanted;
+    }
+    std::int64_t position() const { return position_ + static_cast<std::int64_t>(used_); }
+    void flush() {
+        if (used_ > 0) std::memcpy(out_.pattern.col_idx.data() + position_, cols_, used_ * sizeof(Index));
+        for (std::size_t a = 0; a < arrays_.size(); ++a) {
+            float* to = out_.arrays[a].data() + position_;
+            const float* old = arrays_[a];
+            const float* fill = fills_.empty() ? nullptr : fills_[a];
+            for (std::size_t u = 0; u < used_; ++u) {
+                const std::int64_t s = sources_[u];
+                to[u] = s >= 0 ? old[s] : fill ? fill[~s] : 0.0f;
+            }
+        }
+        position_ += static_cast<std::int64_t>(used_);
+        used_ = 0;
+    }
+
+private:
+    static constexpr std::size_t kRoom = 2048;
+    Carried<Offset>& out_;
+    std::int64_t position_;
+    const std::vector<const float*>& arrays_;
+    const std::vector<const float*>& fills_;
+    std::size_t used_ = 0;
+    Index cols_[kRoom];
+    std::int64_t sources_[kRoom];
+};
+
+// The cells a pattern does not have, by rank; ranks are asked for in ascending order.
+template <class Offset>
+class FreeCells {
+public:
+    explicit FreeCells(const PatternView<Offset>& p) : p_(p) {}
+
+    Cell at(std::uint64_t rank) {
+        if (rank >= before(row_ + 1)) {
+            row_ = gallop(row_ + 1, p_.rows, [&](std::int64_t i) { return before(i + 1) > rank; });
+            k_ = p_.row_ptr[row_];
+        }
+        const std::int64_t begin = p_.row_ptr[row_];
+        const auto local = static_cast<std::int64_t>(rank - before(row_));
+        k_ = gallop(k_, p_.row_ptr[row_ + 1], [&](std::int64_t k) { return p_.col_idx[k] - (k - begin) > local; });
+        return cells_before(static_cast<Index>(row_), p_.cols) + static_cast<Cell>(local + (k_ - begin));
+    }
+
+private:
+    std::uint64_t before(std::int64_t row) const {
+        return static_cast<Cell>(row) * static_cast<Cell>(p_.cols) - static_cast<std::uint64_t>(p_.row_ptr[row]);
+    }
+    const PatternView<Offset>& p_;
+    std::int64_t row_ = 0, k_ = p_.row_ptr[0];
+};
+
+// Exactly `count` distinct numbers in [0, bound), sorted, as a uniformly random set; count well below bound.
+Buffer<std::uint64_t> draw_distinct(std::uint64_t count, std::uint64_t bound, const Stream& stream, int threads) {
+    Buffer<std::uint64_t> drawn = draw_sorted(stream, 0, count, bound, threads);
+    if (drawn.size() == count) return drawn;
+    // Numbers are drawn one after the other until enough are distinct; a round never draws more than are missing.
+    std::vector<std::uint64_t> extra, merged;
+    std::uint64_t next = count;
+    while (drawn.size() + extra.size() < count) {
+        const std::uint64_t missing = count - drawn.size() - extra.size();
+        Buffer<std::uint64_t> fresh = draw_sorted(stream, next, missing, bound, threads);
+        next += missing;
+        std::uint64_t* end = fresh.end();
+        auto remove_known = [&](const std::uint64_t* known, std::size_t n_known) {
+            std::int64_t at = 0;
+            const auto n = static_cast<std::int64_t>(n_known);
+            end = std::remove_if(fresh.begin(), end, [&](std::uint64_t value) {
+                at = gallop(at, n, [&](std::int64_t i) { return known[i] >= value; });
+                return at < n && known[at] == value;
+            });
+        };
+        remove_known(drawn.data(), drawn.size());
+        remove_known(extra.data(), extra.size());
+        merged.clear();
+        std::merge(extra.begin(), extra.end(), fresh.begin(), end, std::back_inserter(merged));
+        extra.swap(merged);
+    }
+    Buffer<std::uint64_t> out(count);
+    std::merge(drawn.begin(), drawn.end(), extra.begin(), extra.end(), out.begin());
+    return out;
+}
+
+template <class Offset>
+Transposed<Offset> transpose_small(const PatternView<Offset>& p, Transposed<Offset> t) {
+    // col_ptr[j + 1] first counts column j, then says where its next connection goes, and so ends as it should.
+    std::fill(t.col_ptr.begin(), t.col_ptr.end(), Offset{0});
+    const Offset nnz = p.nnz();
+    for (Offset k = 0; k < nnz; ++k) ++t.col_ptr[size_of(p.col_idx[k]) + 1];
+    Offset before = 0;
+    for (std::size_t j = 1; j < t.col_ptr.size(); ++j) {
+        const Offset count = t.col_ptr[j];
+        t.col_ptr[j] = before;
+        before = static_cast<Offset>(before + count);
+    }
+    for (Index i = 0; i < p.rows; ++i)
+        for (Offset k = p.row_ptr[i]; k < p.row_ptr[i + 1]; ++k) {
+            const auto to = static_cast<std::size_t>(t.col_ptr[size_of(p.col_idx[k]) + 1]++);
+            t.row_idx[to] = i;
+            t.perm[to] = k;
+        }
+    return t;
+}
+
+}  // namespace
+
+template <class Offset>
+void check_holdable(std::int64_t rows, std::int64_t cols, std::uint64_t nnz) {
+    constexpr std::int64_t kMost = std::numeric_limits<Index>::max();
+    if (rows < 0 || cols < 0 || rows > kMost || cols > kMost)
+        throw InvalidArgument("a layer of " + to_string(rows) + " x " + to_string(cols) +
+                              " neurons cannot be held: each side is 0.." + to_string(kMost) +
+                              "; split the layer or make it narrower");
+    constexpr auto kPositions = static_cast<std::uint64_t>(std::numeric_limits<Offset>::max());
+    if (nnz > kPositions)
+        throw InvalidArgument("a layer of " + to_string(rows) + " x " + to_string(cols) + " neurons with " +
+                              to_string(nnz) + " connections cannot be held by " + to_string(8 * sizeof(Offset)) +
+                              "-bit positions, which reach " + to_string(kPositions) +
+                              "; use wider positions or a lower density");
+}
+
+template <class Offset>
+void validate(const PatternView<Offset>& p, std::uint64_t nnz) {
+    check_holdable<Offset>(p.rows, p.cols, nnz);
+    if (p.row_ptr[0] != 0)
+        throw InvalidArgument("row_ptr starts at " + to_string(p.row_ptr[0]) + " (row 0); it must start at 0");
+    for (Index i = 0; i < p.rows; ++i)
+        if (p.row_ptr[i + 1] < p.row_ptr[i])
+            throw InvalidArgument("row_ptr falls from " + to_string(p.row_ptr[i]) + " to " +
+                                  to_string(p.row_ptr[i + 1]) + " at row " + to_string(i) +
+                                  "; it must never fall: check that it belongs to this layer");
+    if (static_cast<std::uint64_t>(p.nnz()) != nnz)
+        throw InvalidArgument("row_ptr ends at " + to_string(p.nnz()) + " (row " + to_string(p.rows) +
+                              ") but col_idx has " + to_string(nnz) + " entries; the two must agree");
+    for (Index i = 0; i < p.rows; ++i) {
+        Index before = -1;
+        for (auto k = static_cast<std::int64_t>(p.row_ptr[i]); k < p.row_ptr[i + 1]; ++k) {
+            const Index col = p.col_idx[k];
+            if (col < 0 || col >= p.cols)
+                throw InvalidArgument("row " + to_string(i) + " has column " + to_string(col) + "; columns are 0.." +
+                                      to_string(static_cast<std::int64_t>(p.cols) - 1));
+            if (col <= before)
+                throw InvalidArgument("row " + to_string(i) + " has column " + to_string(col) + " after " +
+                                      to_string(before) + (col == before ? ", a duplicate" : "") +
+                                      "; columns must ascend: sort each row and sum duplicates");
+            before = col;
+        }
+    }
+}
+
+// A stable counting sort by column in two levels: row blocks scatter into buckets of columns, then each bucket sorts itself.
+template <class Offset>
+Transposed<Offset> transpose(const PatternView<Offset>& p, int threads) {
+    const auto nnz = static_cast<std::int64_t>(p.nnz());
+    Transposed<Offset> t{Buffer<Offset>(size_of(p.cols) + 1), Buffer<Index>(size_of(nnz)), Buffer<Offset>(size_of(nnz))};
+    if (nnz <= kSerialTranspose) return transpose_small(p, std::move(t));
+
+    const int shift = bucket_shift(static_cast<std::uint64_t>(p.cols),
+                                   static_cast<std::uint64_t>(std::clamp<std::int64_t>(nnz / 16384, 16, 2048)));
+    const std::size_t n_buckets = size_of((p.cols - 1) >> shift) + 1;
+    const auto blocks = row_blocks(p.row_ptr, p.rows, 65536, 256);
+    const std::size_t n_blocks = size_of(blocks.count());
+    std::vector<std::int64_t> places(n_blocks * n_buckets);  // block-major: first counts, then where to write
+    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+        std::int64_t* counts = &places[size_of(b) * n_buckets];
+        const auto end = static_cast<std::int64_t>(p.row_ptr[blocks.end(b)]);
+        for (auto k = static_cast<std::int64_t>(p.row_ptr[blocks.begin(b)]); k < end; ++k)
+            ++counts[p.col_idx[k] >> shift];
+    });
+    std::vector<std::int64_t> bucket_begin(n_buckets + 1);
+    std::int64_t total = 0;
+    for (std::size_t u = 0; u < n_buckets; ++u) {
+        bucket_begin[u] = total;
+        for (std::size_t b = 0; b < n_blocks; ++b) total += std::exchange(places[b * n_buckets + u], total);
+    }
+    bucket_begin[n_buckets] = total;
+
+    struct Entry {
+        Index col, row;
+        Offset k;
+    };
+    Buffer<Entry> entries(size_of(nnz));
+    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+        std::int64_t* next = &places[size_of(b) * n_buckets];
+        for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i)
+            for (Offset k = p.row_ptr[i]; k < p.row_ptr[i + 1]; ++k) {
+                const Index col = p.col_idx[k];
+                entries[size_of(next[col >> shift]++)] = {col, i, k};
+            }
+    });
+    t.col_ptr[0] = 0;
+    parallel_for(static_cast<std::int64_t>(n_buckets), threads, [&](std::int64_t u, int) {
+        const Entry* const begin = entries.data() + bucket_begin[size_of(u)];
+        const Entry* const end = entries.data() + bucket_begin[size_of(u) + 1];
+        const std::int64_t first = u << shift, last = std::min<std::int64_t>(p.cols, (u + 1) << shift);
+        Offset* const next = t.col_ptr.data() + 1;  // as in transpose_small, for this bucket's columns
+        std::fill(next + first, next + last, Offset{0});
+        for (const Entry* e = begin; e < end; ++e) ++next[e->col];
+        auto before = static_cast<Offset>(bucket_begin[size_of(u)]);
+        for (std::int64_t j = first; j < last; ++j) {
+            const Offset count = next[j];
+            next[j] = before;
+            before = static_cast<Offset>(before + count);
+        }
+        for (const Entry* e = begin; e < end; ++e) {
+            const auto to = static_cast<std::size_t>(next[e->col]++);
+            t.row_idx[to] = e->row;
+            t.perm[to] = e->k;
+        }
+    });
+    return t;
+}
+
+template <class Offset>
+Carried<Offset> rewire(const PatternView<Offset>& p, const std::uint8_t* mask, const Cell* grown, std::uint64_t n_grown,
+                       const std::vector<const float*>& arrays, const std::vector<const float*>& fills, int threads) {
+    if (!fills.empty() && fills.size() != arrays.size())
+        throw InvalidArgument("rewire: " + to_string(fills.size()) + " fills for " + to_string(arrays.size()) +
+                              " arrays; give one fill (or none) for each array");
+    check_cells(p.rows, p.cols, grown, n_grown, "rewire: grown", threads);
+    const auto blocks = row_blocks(p.row_ptr, p.rows);
+    auto first_grown = [&](Index row) {
+        return std::lower_bound(grown, grown + n_grown, cells_before(row, p.cols)) - grown;
+    };
+    std::vector<std::int64_t> before(size_of(blocks.count()));
+    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+        const Index row = blocks.begin(b), row_end = blocks.end(b);
+        const auto k = static_cast<std::int64_t>(p.row_ptr[row]), end = static_cast<std::int64_t>(p.row_ptr[row_end]);
+        std::int64_t kept = mask ? 0 : end - k;
+        if (mask)
+            for (std::int64_t i = k; i < end; ++i) kept += mask[i] != 0;
+        before[size_of(b)] = kept + (first_grown(row_end) - first_grown(row));
+    });
+    const auto total = static_cast<std::uint64_t>(sums_before(before));
+    Carried<Offset> out = make_result<Offset>(p.rows, p.cols, total, arrays.size());
+    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+        const Index row = blocks.begin(b), row_end = blocks.end(b);
+        std::int64_t g = first_grown(row);
+        const std::int64_t g_end = first_grown(row_end);
+        Writer<Offset> writer(out, before[size_of(b)], arrays, fills);
+        for (Index i = row; i < row_end; ++i) {
+            auto k = static_cast<std::int64_t>(p.row_ptr[i]);
+            const auto end = static_cast<std::int64_t>(p.row_ptr[i + 1]);
+            const Cell base = cells_before(i, p.cols), next_base = base + static_cast<Cell>(p.cols);
+            for (; g < g_end && grown[g] < next_base; ++g) {
+                const auto col = static_cast<Index>(grown[g] - base);
+                for (; k < end && p.col_idx[k] < col; ++k) writer.push(p.col_idx[k], k, !mask || mask[k]);
+                if (k < end && p.col_idx[k] == col && (!mask || mask[k]))
+                    throw InvalidArgument("rewire: grown cell " + place(grown[g], p.cols) + " at position " +
+                                          to_string(g) + " is a connection that is kept; grow only missing cells");
+                writer.push(col, ~g);
+            }
+            for (; k < end; ++k) writer.push(p.col_idx[k], k, !mask || mask[k]);
+            out.pattern.row_ptr[size_of(i) + 1] = static_cast<Offset>(writer.position());
+        }
+        writer.flush();
+    });
+    return out;
+}
+
+template <class Offset>
+Carried<Offset> keep(const PatternView<Offset>& p, const std::uint8_t* mask, const std::vector<const float*>& arrays,
+                     int threads) {
+    return rewire<Offset>(p, mask, nullptr, 0, arrays, {}, threads);
+}
+
+template <class Offset>
+Carried<Offset> unite(const std::vector<PatternView<Offset>>& patterns,
+                      const std::vector<std::vector<const float*>>& arrays, int threads) {
+    if (patterns.empty()) throw InvalidArgument("unite: no patterns given; give at least one");
+    if (arrays.size() != patterns.size())
+        throw InvalidArgument("unite: arrays of " + to_string(arrays.size()) + " patterns for " +
+                              to_string(patterns.size()) + " patterns; give one list each");
+    const Index rows = patterns[0].rows, cols = patterns[0].cols;
+    const std::size_t n_patterns = patterns.size(), n_arrays = arrays[0].size();
+    for (std::size_t s = 1; s < n_patterns; ++s) {
+        if (patterns[s].rows != rows || patterns[s].cols != cols)
+            throw InvalidArgument("unite: pattern " + to_string(s) + " is " + to_string(patterns[s].rows) + " x " +
+                                  to_string(patterns[s].cols) + " but pattern 0 is " + to_string(rows) + " x " +
+                                  to_string(cols) + "; all must have one shape");
+        if (arrays[s].size() != n_arrays)
+            throw InvalidArgument("unite: pattern " + to_string(s) + " has " + to_string(arrays[s].size()) +
+                                  " arrays but pattern 0 has " + to_string(n_arrays) + "; all need as many");
+    }
+    auto work_before = [&](Index i) {
+        std::int64_t work = 2 * static_cast<std::int64_t>(i);
+        for (const auto& p : patterns) work += static_cast<std::int64_t>(p.row_ptr[i]);
+        return work;
+    };
+    const RowBlocks<decltype(work_before)> blocks(rows, work_before);
+    // Calls visit(column, pattern, position, first of this column) over the union of row i, columns and patterns ascending.
+    auto merge_row = [&](Index i, std::vector<std::int64_t>& at, auto visit) {
+        for (std::size_t s = 0; s < n_patterns; ++s) at[s] = patterns[s].row_ptr[i];
+        for (;;) {
+            std::int64_t col = cols;
+            for (std::size_t s = 0; s < n_patterns; ++s)
+                if (at[s] < patterns[s].row_ptr[i + 1]) col = std::min<std::int64_t>(col, patterns[s].col_idx[at[s]]);
+            if (col == cols) return;
+            bool first = true;
+            for (std::size_t s = 0; s < n_patterns; ++s)
+                if (at[s] < patterns[s].row_ptr[i + 1] && patterns[s].col_idx[at[s]] == col) {
+                    visit(static_cast<Index>(col), s, at[s]++, first);
+                    first = false;
+                }
+        }
+    };
+    std::vector<std::int64_t> before(size_of(blocks.count()));
+    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+        std::vector<std::int64_t> at(n_patterns);
+        std::int64_t count = 0;
+        for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i)
+            merge_row(i, at, [&](Index, std::size_t, std::int64_t, bool first) { count += first; });
+        before[size_of(b)] = count;
+    });
+    const auto total = static_cast<std::uint64_t>(sums_before(before));
+    Carried<Offset> out = make_result<Offset>(rows, cols, total, n_arrays);
+    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+        std::vector<std::int64_t> at(n_patterns);
+        std::int64_t next = before[size_of(b)];
+        for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i) {
+            merge_row(i, at, [&](Index col, std::size_t s, std::int64_t k, bool first) {
+                if (first) out.pattern.col_idx[size_of(next++)] = col;
+                for (std::size_t a = 0; a < n_arrays; ++a) {
+                    float& sum = out.arrays[a][size_of(next - 1)];
+                    sum = first ? arrays[s][a][k] : sum + arrays[s][a][k];
+                }
+            });
+            out.pattern.row_ptr[size_of(i) + 1] = static_cast<Offset>(next);
+        }
+    });
+    return out;
+}
+
+template <class Offset>
+Carried<Offset> select(const PatternView<Offset>& p, const Index* rows, Index n_rows, const Index* cols, Index n_cols,
+                       const std::vector<const float*>& arrays, int threads) {
+    if (rows) check_ascending(rows, n_rows, p.rows, "rows");
+    if (cols) check_ascending(cols, n_cols, p.cols, "columns");
+    if (!rows) n_rows = p.rows;
+    if (!cols) n_cols = p.cols;
+    std::vector<Index> new_col(cols ? size_of(p.cols) : 0, -1);
+    if (cols)
+        for (Index j = 0; j < n_cols; ++j) new_col[size_of(cols[j])] = j;
+    auto new_column = [&](std::int64_t k) { return cols ? new_col[size_of(p.col_idx[k])] : p.col_idx[k]; };
+
+    const Chunks chunks(n_rows, 256);
+    std::vector<std::int64_t> before(size_of(chunks.count()));
+    parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
+        std::int64_t count = 0;
+        for (std::int64_t r = chunks.begin(c); r < chunks.end(c); ++r) {
+            const std::int64_t i = rows ? rows[r] : r;
+            for (auto k = static_cast<std::int64_t>(p.row_ptr[i]); k < p.row_ptr[i + 1]; ++k)
+                count += new_column(k) >= 0;
+        }
+        before[size_of(c)] = count;
+    });
+    const auto total = static_cast<std::uint64_t>(sums_before(before));
+    Carried<Offset> out = make_result<Offset>(n_rows, n_cols, total, arrays.size());
+    const std::vector<const float*> no_fills;
+    parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
+        Writer<Offset> writer(out, before[size_of(c)], arrays, no_fills);
+        for (std::int64_t r = chunks.begin(c); r < chunks.end(c); ++r) {
+            const std::int64_t i = rows ? rows[r] : r;
+            for (auto k = static_cast<std::int64_t>(p.row_ptr[i]); k < p.row_ptr[i + 1]; ++k) {
+                const Index col = new_column(k);
+                writer.push(col, k, col >= 0);
+            }
+            out.pattern.row_ptr[size_of(r) + 1] = static_cast<Offset>(writer.position());
+        }
+        writer.flush();
+    });
+    return out;
+}
+
+template <class Offset>
+Buffer<Cell> draw_missing(const PatternView<Offset>& p, std::uint64_t count, const Stream& stream, int threads) {
+    const std::uint64_t free = p.cells() - static_cast<std::uint64_t>(p.nnz());
+    if (count > free)
+        throw InvalidArgument("cannot draw " + to_string(count) + " missing cells from a layer of " +
+                              to_string(p.rows) + " x " + to_string(p.cols) + " with " + to_string(p.nnz()) +
+                              " connections: only " + to_string(free) + " cells are free; ask for fewer");
+    Buffer<Cell> out(count);
+    if (count <= free / 2) {
+        const Buffer<std::uint64_t> ranks = draw_distinct(count, free, stream, threads);
+        const Chunks chunks(static_cast<std::int64_t>(count), 16384);
+        parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
+            FreeCells<Offset> cells(p);
+            for (std::int64_t d = chunks.begin(c); d < chunks.end(c); ++d) out[size_of(d)] = cells.at(ranks[size_of(d)]);
+        });
+        return out;
+    }
+    // More than half: drawing the ones to leave out keeps collisions rare.
+    const Buffer<std::uint64_t> excluded = draw_distinct(free - count, free, stream, threads);
+    const Chunks chunks(static_cast<std::int64_t>(free), 16384);
+    parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
+        FreeCells<Offset> cells(p);
+        auto rank = static_cast<std::uint64_t>(chunks.begin(c));
+        const auto end = static_cast<std::uint64_t>(chunks.end(c));
+        const std::uint64_t* skip = std::lower_bound(excluded.begin(), excluded.end(), rank);
+        std::uint64_t to = rank - static_cast<std::uint64_t>(skip - excluded.begin());
+        for (; rank < end; ++rank)
+            if (skip != excluded.end() && *skip == rank)
+                ++skip;
+            else
+                out[to++] = cells.at(rank);
+    });
+    return out;
+}
+
+template <class Offset>
+Pattern<Offset> from_cells(Index rows, Index cols, const Cell* cells, std::uint64_t n, int threads) {
+    check_holdable<Offset>(rows, cols, n);
+    check_cells(rows, cols, cells, n, "from_cells:", threads);
+    Pattern<Offset> out{rows, cols, Buffer<Offset>(size_of(rows) + 1), Buffer<Index>(n)};
+    // The chunk that holds the first cell of a row also writes the pointers of the empty rows before it.
+    const Chunks chunks(static_cast<std::int64_t>(n), 32768);
+    const auto width = static_cast<Cell>(cols);
+    parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
+        std::int64_t k = chunks.begin(c);
+        std::int64_t row = k == 0 ? -1 : static_cast<std::int64_t>(cells[k - 1] / width);
+        Cell next_row = static_cast<Cell>(row + 1) * width;
+        for (; k < chunks.end(c); ++k) {
+            while (cells[k] >= next_row) {
+                out.row_ptr[size_of(++row)] = static_cast<Offset>(k);
+                next_row += width;
+            }
+            out.col_idx[size_of(k)] = static_cast<Index>(cells[k] - (next_row - width));
+        }
+    });
+    const std::int64_t last = n == 0 ? -1 : static_cast<std::int64_t>(cells[n - 1] / width);
+    std::fill(out.row_ptr.begin() + last + 1, out.row_ptr.end(), static_cast<Offset>(n));
+    return out;
+}
+
+#define INSTANTIATE(Offset)                                                                                            \
+    template void check_holdable<Offset>(std::int64_t, std::int64_t, std::uint64_t);                                   \
+    template void validate(const PatternView<Offset>&, std::uint64_t);                                                 \
+    template Transposed<Offset> transpose(const PatternView<Offset>&, int);                                            \
+    template Carried<Offset> keep(const PatternView<Offset>&, const std::uint8_t*, const std::vector<const float*>&,   \
+                                  int);                                                                                \
+    template Carried<Offset> rewire(const PatternView<Offset>&, const std::uint8_t*, const Cell*, std::uint64_t,       \
+                                    const std::vector<const float*>&, const std::vector<const float*>&, int);          \
+    template Carried<Offset> unite(const std::vector<PatternView<Offset>>&,                                            \
+                                   const std::vector<std::vector<const float*>>&, int);                                \
+    template Carried<Offset> select(const PatternView<Offset>&, const Index*, Index, const Index*, Index,              \
+                                    const std::vector<const float*>&, int);                                            \
+    template Buffer<Cell> draw_missing(const PatternView<Offset>&, std::uint64_t, const Stream&, int);                 \
+    template Pattern<Offset> from_cells(Index, Index, const Cell*, std::uint64_t, int);
+TRULYSPARSE_FOR_EACH_OFFSET(INSTANTIATE)
+#undef INSTANTIATE
+
+}  // namespace trulysparse

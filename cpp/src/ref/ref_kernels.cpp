@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "ref/ref_kernels.hpp"
+
+#include <cmath>
+
+namespace trulysparse::ref {
+
+Matrix from_padded(const float* a, Index rows, Index batch, Index ld) {
+    Matrix m(rows, batch);
+    for (Index r = 0; r < rows; ++r)
+        for (Index b = 0; b < batch; ++b)
+            m(r, b) = a[static_cast<std::size_t>(r) * static_cast<std::size_t>(ld) + static_cast<std::size_t>(b)];
+    return m;
+}
+
+double activate(const Activation& activation, double z) {
+    switch (activation.kind) {
+        case ActivationKind::rectifier: return z > 0 ? z : activation.slope * z;
+        case ActivationKind::sigmoid: return 1.0 / (1.0 + std::exp(-z));
+        case ActivationKind::tanh: return std::tanh(z);
+        default: return z;
+    }
+}
+
+double derivative(const Activation& activation, double z) {
+    const double a = activate(activation, z);
+    switch (activation.kind) {
+        case ActivationKind::rectifier: return z < 0 ? activation.slope : 1.0;
+        case ActivationKind::sigmoid: return a * (1.0 - a);
+        case ActivationKind::tanh: return 1.0 - a * a;
+        default: return 1.0;
+    }
+}
+
+bool is_kept(const Dropout& dropout, Index neuron, Index column) {
+    if (dropout.threshold == 0) return true;
+    const std::uint32_t sample = static_cast<std::uint32_t>(dropout.column_offset + column);
+    const Block block = draw(dropout.stream, static_cast<std::uint64_t>(neuron) << 32 | sample / 8);
+    const std::uint32_t word = block[sample % 8 / 2];
+    const std::uint32_t drawn = sample % 2 == 0 ? word & 0xffffu : word >> 16;
+    return drawn >= dropout.threshold;
+}
+
+template <class Offset>
+Matrix weighted_sums(const PatternView<Offset>& p, const float* weights, const float* bias, const Matrix& x) {
+    Matrix z(p.cols, x.cols);
+    for (Index j = 0; j < p.cols; ++j)
+        for (Index b = 0; b < x.cols; ++b) z(j, b) = bias[j];
+    for (Index i = 0; i < p.rows; ++i)
+        for (Offset k = p.row_ptr[i]; k < p.row_ptr[i + 1]; ++k)
+            for (Index b = 0; b < x.cols; ++b) z(p.col_idx[k], b) += weights[k] * x(i, b);
+    return z;
+}
+
+Matrix activations(const Matrix& z, const Activation& activation, const Dropout& dropout) {
+    Matrix y(z.rows, z.cols);
+    for (Index j = 0; j < z.rows; ++j)
+        for (Index b = 0; b < z.cols; ++b)
+            y(j, b) = is_kept(dropout, j, b) ? activate(activation, z(j, b)) * dropout.scale() : 0.0;
+    return y;
+}
+
+template <class Offset>
+Matrix input_gradient(const PatternView<Offset>& p, const float* weights, const Matrix& dy) {
+    Matrix dx(p.rows, dy.cols);
+    for (Index i = 0; i < p.rows; ++i)
+        for (Offset k = p.row_ptr[i]; k < p.row_ptr[i + 1]; ++k)
+            for (Index b = 0; b < dy.cols; ++b) dx(i, b) += weights[k] * dy(p.col_idx[k], b);
+    return dx;
+}
+
+template <class Offset>
+std::vector<double> weight_gradient(const PatternView<Offset>& p, const Matrix& dy, const Matrix& x) {
+    std::vector<double> dw(static_cast<std::size_t>(p.nnz()));
+    for (Index i = 0; i < p.rows; ++i)
+        for (Offset k = p.row_ptr[i]; k < p.row_ptr[i + 1]; ++k)
+            for (Index b = 0; b < dy.cols; ++b) dw[static_cast<std::size_t>(k)] += x(i, b) * dy(p.col_idx[k], b);
+    return dw;
+}
+
+void sgd_step(std::vector<double>& w, std::vector<double>& v, const std::vector<double>& g, const SgdParams& p) {
+    for (std::size_t k = 0; k < w.size(); ++k) {
+        double gradient = g[k];
+        if (p.form == Decay::l2 && p.first) gradient += p.decay * w[k];
+        if (p.first) v[k] *= p.momentum;
+        v[k] -= p.lr * gradient;
+        if (!p.last) continue;
+        const double step = p.nesterov ? p.momentum * v[k] - p.lr * gradient : v[k];
+        const double shrink = p.form == Decay::paper ? p.decay * w[k] : 0.0;
+        w[k] += step - shrink;
+    }
+}
+
+void adam_step(std::vector<double>& w, std::vector<double>& m, std::vector<double>& v, const std::vector<double>& g,
+               const AdamParams& p) {
+    for (std::size_t k = 0; k < w.size(); ++k) {
+        const double gradient = p.decoupled ? g[k] : g[k] + p.decay * w[k];
+        m[k] = p.beta1 * m[k] + (1.0 - p.beta1) * gradient;
+        v[k] = p.beta2 * v[k] + (1.0 - p.beta2) * gradient * gradient;
+        const double shrink = p.decoupled ? p.lr * p.decay * w[k] : 0.0;
+        w[k] -= p.lr * (m[k] / p.correction1) / (std::sqrt(v[k] / p.correction2) + p.eps) + shrink;
+    }
+}
+
+Matrix softmax(const Matrix& z) {
+    Matrix proba(z.rows, z.cols);
+    for (Index b = 0; b < z.cols; ++b) {
+        double largest = z(0, b), sum = 0.0;
+        for (Index i = 1; i < z.rows; ++i) largest = std::fmax(largest, z(i, b));
+        for (Index i = 0; i < z.rows; ++i) sum += proba(i, b) = std::exp(z(i, b) - largest);
+        for (Index i = 0; i < z.rows; ++i) proba(i, b) /= sum;
+    }
+    return proba;
+}
+
+Matrix sigmoid(const Matrix& z) {
+    Matrix proba(z.rows, z.cols);
+    for (Index i = 0; i < z.rows; ++i)
+        for (Index b = 0; b < z.cols; ++b) proba(i, b) = activate({ActivationKind::sigmoid, 0.0f}, z(i, b));
+    return proba;
+}
+
+LossSum softmax_cross_entropy(const Matrix& z, const std::vector<std::int32_t>& y, double scale, Matrix& delta) {
+    LossSum sum;
+    delta = softmax(z);
+    for (Index b = 0; b < z.cols; ++b) {
+        const Index label = y[static_cast<std::size_t>(b)];
+        Index best = 0;
+        double total = 0.0;
+        for (Index i = 1; i < z.rows; ++i)
+            if (z(i, b) > z(best, b)) best = i;
+        for (Index i = 0; i < z.rows; ++i) total += std::exp(z(i, b) - z(best, b));
+        sum.loss += std::log(total) + z(best, b) - z(label, b);
+        sum.correct += best == label;
+        for (Index i = 0; i < z.rows; ++i) delta(i, b) = (delta(i, b) - (i == label)) * scale;
+    }
+    return sum;
+}
+
+LossSum binary_cross_entropy(const Matrix& z, const Matrix& t, double scale, Matrix& delta) {
+    LossSum sum;
+    delta = sigmoid(z);
+    for (Index b = 0; b < z.cols; ++b) {
+        bool correct = true;
+        for (Index i = 0; i < z.rows; ++i) {
+            const double a = z(i, b);
+            sum.loss += (std::fmax(a, 0.0) + std::log1p(std::exp(-std::fabs(a))) - t(i, b) * a) / z.rows;
+            correct = correct && (a > 0.0) == (t(i, b) > 0.5);
+            delta(i, b) = (delta(i, b) - t(i, b)) * scale / z.rows;
+        }
+        sum.correct += correct;
+    }
+    return sum;
+}
+
+LossSum mean_squared_error(const Matrix& z, const Matrix& t, double scale, Matrix& delta) {
+    LossSum sum;
+    delta = Matrix(z.rows, z.cols);
+    for (Index b = 0; b < z.cols; ++b)
+        for (Index i = 0; i < z.rows; ++i) {
+            const double difference = z(i, b) - t(i, b);
+            sum.loss += difference * difference / z.rows;
+            delta(i, b) = 2.0 * difference * scale / z.rows;
+        }
+    return sum;
+}
+
+template Matrix weighted_sums(const PatternView<std::int8_t>&, const float*, const float*, const Matrix&);
+template Matrix weighted_sums(const PatternView<std::int16_t>&, const float*, const float*, const Matrix&);
+template Matrix weighted_sums(const PatternView<std::int32_t>&, const float*, const float*, const Matrix&);
+template Matrix weighted_sums(const PatternView<std::int64_t>&, const float*, const float*, const Matrix&);
+template Matrix input_gradient(const PatternView<std::int8_t>&, const float*, const Matrix&);
+template Matrix input_gradient(const PatternView<std::int16_t>&, const float*, const Matrix&);
+template Matrix input_gradient(const PatternView<std::int32_t>&, const float*, const Matrix&);
+template Matrix input_gradient(const PatternView<std::int64_t>&, const float*, const Matrix&);
+template std::vector<double> weight_gradient(const PatternView<std::int8_t>&, const Matrix&, const Matrix&);
+template std::vector<double> weight_gradient(const PatternView<std::int16_t>&, const Matrix&, const Matrix&);
+template std::vector<double> weight_gradient(const PatternView<std::int32_t>&, const Matrix&, const Matrix&);
+template std::vector<double> weight_gradient(const PatternView<std::int64_t>&, const Matrix&, const Matrix&);
+
+}  // namespace trulysparse::ref

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "trulysparse/spmm.hpp"
+
+#include <string>
+
+#include "layer_run.hpp"
+#include "trulysparse/parallel.hpp"
+
+namespace trulysparse {
+
+namespace {
+
+using namespace detail;
+
+// Memory of one thread: weights gathered through the permutation, dropout words nobody else asked for.
+struct Scratch {
+    Buffer<float> weights;
+    Buffer<std::uint16_t> kept;
+    Buffer<std::int32_t> start{kMaxItemRows + 1};
+};
+
+template <class Offset>
+void gather(const Offset* perm, const float* weights, std::int64_t n, float* out) {
+    for (std::int64_t k = 0; k < n; ++k) out[k] = weights[perm[k]];
+}
+
+KeptBlock kept_block(const Dropout& dropout) {
+    KeptBlock block{};
+    block.key0 = static_cast<std::uint32_t>(dropout.stream.seed);
+    block.key1 = static_cast<std::uint32_t>(dropout.stream.seed >> 32);
+    block.step = dropout.stream.step;
+    block.tag = dropout.stream.tag();
+    block.threshold = dropout.threshold;
+    return block;
+}
+
+}  // namespace
+
+template <class Offset>
+void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
+    if (a.n_out == 0 || a.ld == 0) return;
+    if (a.dropout.threshold > 65535)
+        throw InvalidArgument("dropout threshold " + std::to_string(a.dropout.threshold) +
+                              " is not below 65536: no unit would be kept");
+    const KernelTable& kernels = active_kernels();
+    const std::vector<Tile> tiles = column_tiles(a.ld, kernels.widest_tile);
+    const std::int64_t n_items = static_cast<std::int64_t>(plan.items.size());
+    const std::int64_t tasks = n_items * static_cast<std::int64_t>(tiles.size());
+    const std::int64_t nnz = static_cast<std::int64_t>(a.col_ptr[a.n_out]);
+    threads = threads_for((nnz + a.n_out) * a.ld, tasks, threads);
+
+    const bool dropout = a.dropout.threshold != 0;
+    const bool prefetch = static_cast<std::int64_t>(a.n_in) * tiles[0].width * 4 > kNearCacheBytes;
+    const Index words_of_row = a.ld / 16;
+    LongRows long_rows(plan, a.ld, tiles.size());
+    std::vector<Scratch> scratch(static_cast<std::size_t>(threads));
+    for (Scratch& s : scratch) {
+        if (a.perm) s.weights = Buffer<float>(kMaxItemConnections);
+        if (dropout && !a.bits.kept) s.kept = Buffer<std::uint16_t>(kMaxItemRows * 8);
+    }
+
+    parallel_for(tasks, threads, [&](std::int64_t task, int thread) {
+        Scratch& own = scratch[static_cast<std::size_t>(thread)];
+        const std::size_t tile_number = static_cast<std::size_t>(task / n_items);
+        const Tile tile = tiles[tile_number];
+        const Item& item = plan.items[static_cast<std::size_t>(task % n_items)];
+        relative_starts(a.col_ptr, item, own.start.data());
+
+        ForwardBlock job{};
+        job.ld = a.ld;
+        job.x = a.x + tile.col;
+        job.block = {item.row_end - item.row_begin, own.start.data(), a.row_idx + item.k_begin,
+                     a.weights + item.k_begin,      nnz - item.k_begin, prefetch};
+        if (a.perm) {
+            gather(a.perm + item.k_begin, a.weights, item.k_end - item.k_begin, own.weights.data());
+            job.block.weights = own.weights.data();
+        }
+        if (item.long_row >= 0) {
+            job.y = long_rows.partial(item) + tile.col;
+            kernels.forward(job, tile.width);
+            if (!long_rows.completes(item, tile_number)) return;
+            job.block = long_rows.as_row(item, own.start.data());
+            job.x = long_rows.partials(item) + tile.col;
+        }
+
+        const std::size_t row = static_cast<std::size_t>(item.row_begin);
+        const std::size_t word = row * static_cast<std::size_t>(words_of_row) + static_cast<std::size_t>(tile.col / 16);
+        job.y = a.y + row * static_cast<std::size_t>(a.ld) + tile.col;
+        job.bias = a.bias + row;
+        job.kind = a.activation.kind;
+        job.slope = a.activation.slope;
+        job.negative = a.bits.negative ? a.bits.negative + word : nullptr;
+        if (dropout) {
+            KeptBlock kept = kept_block(a.dropout);
+            kept.neuron = static_cast<std::uint32_t>(item.row_begin);
+            kept.first_block = static_cast<std::uint32_t>(a.dropout.column_offset + tile.col) / 8;
+            kept.rows = job.block.rows;
+            kept.words = tile.width / 16;
+            kept.out = a.bits.kept ? a.bits.kept + word : own.kept.data();
+            kept.stride = a.bits.kept ? words_of_row : kept.words;
+            kernels.kept_bits(kept);
+            job.kept = kept.out;
+            job.kept_stride = kept.stride;
+            job.dropout_scale = a.dropout.scale();
+        }
+        kernels.forward(job, tile.width);
+    });
+}
+
+template void forward(const ForwardArgs<std::int8_t>&, const WorkPlan&, int);
+template void forward(const ForwardArgs<std::int16_t>&, const WorkPlan&, int);
+template void forward(const ForwardArgs<std::int32_t>&, const WorkPlan&, int);
+template void forward(const ForwardArgs<std::int64_t>&, const WorkPlan&, int);
+
+}  // namespace trulysparse
