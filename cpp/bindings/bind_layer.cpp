@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "common.hpp"
+#include "trulysparse/backward.hpp"
+#include "trulysparse/spmm.hpp"
+#include "trulysparse/work.hpp"
+#include "update_params.hpp"
+
+namespace trulysparse::bindings {
+
+namespace {
+
+// The checked pointers of one layer and how its work is cut, made once per pattern so that a step checks only activations.
+template <class Offset>
+struct LayerView {
+    Index n_in, n_out;
+    py::object row_ptr_owner, col_idx_owner, col_ptr_owner, row_idx_owner, perm_owner, weights_owner, bias_owner;
+    PatternView<Offset> pattern;
+    const Offset* col_ptr;
+    const Index* row_idx;
+    const Offset* perm;
+    float* weights;
+    float* bias;
+    WorkPlan forward_plan, backward_plan;
+
+    LayerView(std::int64_t inputs, std::int64_t outputs, py::object row_ptr_, py::object col_idx_, py::object col_ptr_,
+              py::object row_idx_, py::object perm_, py::object weights_, py::object bias_)
+        : row_ptr_owner(std::move(row_ptr_)),
+          col_idx_owner(std::move(col_idx_)),
+          col_ptr_owner(std::move(col_ptr_)),
+          row_idx_owner(std::move(row_idx_)),
+          perm_owner(std::move(perm_)),
+          weights_owner(std::move(weights_)),
+          bias_owner(std::move(bias_)) {
+        pattern = pattern_view<Offset>(inputs, outputs, row_ptr_owner, col_idx_owner);
+        n_in = pattern.rows;
+        n_out = pattern.cols;
+        const Size nnz = pattern.nnz();
+        col_ptr = array1<const Offset>(col_ptr_owner, "col_ptr", static_cast<Size>(n_out) + 1).data;
+        row_idx = array1<const Index>(row_idx_owner, "row_idx", nnz).data;
+        perm = array1<const Offset>(perm_owner, "perm", nnz).data;
+        weights = array1<float>(weights_owner, "weights", nnz).data;
+        bias = array1<float>(bias_owner, "bias", n_out).data;
+        if (col_ptr[0] != 0 || col_ptr[n_out] != nnz)
+            throw InvalidArgument("col_ptr must begin with 0 and end with the number of connections (" +
+                                  std::to_string(nnz) + "); take it from transpose of this pattern");
+        py::gil_scoped_release release;
+        forward_plan = plan_work(col_ptr, n_out);
+        backward_plan = plan_work(pattern.row_ptr, n_in);
+    }
+};
+
+// What backward does with the weight gradients, and the arrays it needs for that.
+struct Sink {
+    GradientSink::Mode mode = GradientSink::Mode::none;
+    py::object array;  // gradient or velocity
+    SgdParams sgd;
+
+    GradientSink resolve(Size nnz) const {
+        GradientSink sink;
+        sink.mode = mode;
+        sink.sgd = sgd;
+        if (mode == GradientSink::Mode::sgd)
+            sink.velocity = array1<float>(array, "the sink's velocity", nnz).data;
+        else if (mode != GradientSink::Mode::none)
+            sink.gradient = array1<float>(array, "the sink's gradient", nnz).data;
+        return sink;
+    }
+};
+
+Sink sgd_sink(py::object velocity, float lr, float momentum, float decay, py::handle form, bool nesterov, bool first,
+              bool last) {
+    array1<float>(velocity, "velocity");
+    if (nesterov && !(first && last))
+        throw InvalidArgument(
+            "Nesterov momentum cannot gather micro-batches in its velocity (first and last must both be true); "
+            "use sink_accumulate and sgd_step");
+    return {
+        GradientSink::Mode::sgd, std::move(velocity), {lr, momentum, decay, decay_form(form), nesterov, first, last}};
+}
+
+Sink gradient_sink(GradientSink::Mode mode, py::object gradient) {
+    array1<float>(gradient, "gradient");
+    return {mode, std::move(gradient), {}};
+}
+
+std::uint32_t check_threshold(std::int64_t threshold, const char* name) {
+    if (threshold < 0 || threshold > 65535)
+        throw InvalidArgument(std::string(name) + " must be between 0 (no dropout) and 65535, got " +
+                              std::to_string(threshold));
+    return static_cast<std::uint32_t>(threshold);
+}
+
+std::uint16_t* bits(py::handle object, const char* name, Index rows, Size ld) {
+    return optional2<std::uint16_t>(object, name, rows, ld / kLane).data;
+}
+const std::uint16_t* read_bits(py::handle object, const char* name, Index rows, Size ld) {
+    return optional2<const std::uint16_t>(object, name, rows, ld / kLane).data;
+}
+
+template <class Offset>
+void forward_layer(const LayerView<Offset>& view, py::handle x, py::handle y, py::handle activation,
+                   std::int64_t dropout_threshold, py::handle negative, py::handle kept, std::uint64_t seed,
+                   std::int64_t layer, std::int64_t step, std::int64_t column_offset, int threads) {
+    check_threads(threads);
+    const auto in = activations<const float>(x, "x", view.n_in);
+    const auto out = activations<float>(y, "y", view.n_out, in.cols);
+    if (overlap(in, out)) throw InvalidArgument("y shares memory with x; the forward pass needs an array of its own");
+    if (column_offset % 8 != 0)
+        throw InvalidArgument("column_offset must be a multiple of 8, got " + std::to_string(column_offset));
+
+    ForwardArgs<Offset> args;
+    args.n_out = view.n_out;
+    args.col_ptr = view.col_ptr;
+    args.row_idx = view.row_idx;
+    args.perm = view.perm;
+    args.weights = view.weights;
+    args.bias = view.bias;
+    args.x = in.data;
+    args.y = out.data;
+    args.ld = static_cast<Index>(in.cols);
+    args.activation = make_activation(activation, "activation");
+    args.dropout.threshold = check_threshold(dropout_threshold, "dropout_threshold");
+    args.dropout.stream = make_stream(seed, static_cast<int>(Purpose::dropout), layer, step);
+    args.dropout.column_offset = check_index(column_offset, "column_offset");
+    args.bits.negative = bits(negative, "negative", view.n_out, in.cols);
+    args.bits.kept = bits(kept, "kept", view.n_out, in.cols);
+    unlocked([&] { forward(args, view.forward_plan, threads); });
+}
+
+template <class Offset>
+void backward_layer(const LayerView<Offset>& view, py::handle dy, py::handle x, py::handle dx, py::handle row_sum,
+                    py::handle below, std::int64_t below_dropout_threshold, py::handle below_negative,
+                    py::handle below_kept, const Sink& sink, int threads) {
+    check_threads(threads);
+    const auto delta = activations<const float>(dy, "dy", view.n_out);
+    const auto input = activations<const float>(x, "x", view.n_in, delta.cols);
+    const auto below_delta = dx.is_none() ? Array2<float>{} : activations<float>(dx, "dx", view.n_in, delta.cols);
+    if (overlap(below_delta, delta)) throw InvalidArgument("dx shares memory with dy; give it an array of its own");
+    if (below_delta.data != input.data && overlap(below_delta, input))
+        throw InvalidArgument("dx shares only a part of its memory with x; it may be x itself or another array");
+    if (dx.is_none() && !row_sum.is_none())
+        throw InvalidArgument("row_sum adds up dx, so it needs a dx that is not None");
+
+    BackwardArgs<Offset> args;
+    args.n_in = view.n_in;
+    args.row_ptr = view.pattern.row_ptr;
+    args.col_idx = view.pattern.col_idx;
+    args.weights = view.weights;
+    args.dy = delta.data;
+    args.x = input.data;
+    args.dx = below_delta.data;
+    args.dx_row_sum = optional1<float>(row_sum, "row_sum", view.n_in).data;
+    args.ld = static_cast<Index>(delta.cols);
+    args.below = make_activation(below, "below");
+    Dropout dropout;
+    dropout.threshold = check_threshold(below_dropout_threshold, "below_dropout_threshold");
+    args.below_dropout_scale = dropout.scale();
+    // The kernel only reads these planes; BitPlanes serves the forward pass too, which writes them.
+    args.below_bits.negative =
+        const_cast<std::uint16_t*>(read_bits(below_negative, "below_negative", view.n_in, delta.cols));
+    args.below_bits.kept = const_cast<std::uint16_t*>(read_bits(below_kept, "below_kept", view.n_in, delta.cols));
+    if (!dx.is_none() && args.below.kind == ActivationKind::rectifier && args.below_bits.negative == nullptr)
+        throw InvalidArgument("a rectifier below needs below_negative, the bits that its forward pass wrote");
+    if (!dx.is_none() && dropout.threshold != 0 && args.below_bits.kept == nullptr)
+        throw InvalidArgument("dropout below needs below_kept, the bits that its forward pass wrote");
+    args.sink = sink.resolve(view.pattern.nnz());
+    unlocked([&] { backward(args, view.backward_plan, threads); });
+}
+
+template <class Offset>
+void bind_for_offset(py::module_& m, const char* name) {
+    using View = LayerView<Offset>;
+    py::class_<View>(m, name)
+        .def(py::init<std::int64_t, std::int64_t, py::object, py::object, py::object, py::object, py::object,
+                      py::object, py::object>(),
+             "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "col_ptr"_a, "row_idx"_a, "perm"_a, "weights"_a, "bias"_a)
+        .def_readonly("n_in", &View::n_in)
+        .def_readonly("n_out", &View::n_out)
+        .def_property_readonly("nnz", [](const View& view) { return view.pattern.nnz(); })
+        .def_readonly("weights", &View::weights_owner)
+        .def_readonly("bias", &View::bias_owner);
+    m.def("forward", &forward_layer<Offset>, "view"_a, "x"_a, "y"_a, py::kw_only(), "activation"_a,
+          "dropout_threshold"_a = 0, "negative"_a = py::none(), "kept"_a = py::none(), "seed"_a = 0, "layer"_a = 0,
+          "step"_a = 0, "column_offset"_a = 0, "threads"_a);
+    m.def("backward", &backward_layer<Offset>, "view"_a, "dy"_a, "x"_a, "dx"_a, py::kw_only(), "row_sum"_a = py::none(),
+          "below"_a = py::make_tuple("linear", 0.0), "below_dropout_threshold"_a = 0, "below_negative"_a = py::none(),
+          "below_kept"_a = py::none(), "sink"_a, "threads"_a);
+}
+
+void sum_rows(py::handle delta, py::handle out, int threads) {
+    check_threads(threads);
+    const auto d = activations<const float>(delta, "delta");
+    const auto sums = array1<float>(out, "out", d.rows);
+    unlocked([&] { row_sums(d.data, check_index(d.rows, "n"), static_cast<Index>(d.cols), sums.data, threads); });
+}
+
+}  // namespace
+
+void bind_layer(py::module_& m) {
+    using Mode = GradientSink::Mode;
+    py::class_<Sink>(m, "Sink");
+    m.def("sink_none", [] { return Sink{}; });
+    m.def(
+        "sink_store", [](py::object gradient) { return gradient_sink(Mode::store, std::move(gradient)); },
+        "gradient"_a);
+    m.def(
+        "sink_accumulate", [](py::object gradient) { return gradient_sink(Mode::accumulate, std::move(gradient)); },
+        "gradient"_a);
+    m.def("sink_sgd", &sgd_sink, "velocity"_a, "lr"_a, "momentum"_a, "decay"_a, "form"_a, "nesterov"_a,
+          "first"_a = true, "last"_a = true);
+    bind_for_offset<std::int32_t>(m, "LayerView32");
+    bind_for_offset<std::int64_t>(m, "LayerView64");
+    m.def("row_sums", &sum_rows, "delta"_a, "out"_a, "threads"_a);
+}
+
+}  // namespace trulysparse::bindings

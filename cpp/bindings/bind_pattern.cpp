@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "common.hpp"
+
+namespace trulysparse::bindings {
+
+namespace {
+
+using Carrier = py::tuple;  // (row_ptr, col_idx, [arrays])
+
+void validate_pattern(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx) {
+    with_offset(row_ptr, "row_ptr", [&](auto tag) {
+        using Offset = typename decltype(tag)::type;
+        const Index rows = check_index(n_in, "n_in"), cols = check_index(n_out, "n_out");
+        const auto offsets = array1<const Offset>(row_ptr, "row_ptr", static_cast<Size>(rows) + 1);
+        const auto columns = array1<const Index>(col_idx, "col_idx");
+        const PatternView<Offset> view{rows, cols, offsets.data, columns.data};
+        unlocked([&] {
+            check_holdable<Offset>(n_in, n_out, static_cast<std::uint64_t>(columns.size));
+            validate(view, static_cast<std::uint64_t>(columns.size));
+        });
+    });
+}
+
+py::tuple transpose_pattern(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx,
+                            int threads) {
+    check_threads(threads);
+    return with_offset(row_ptr, "row_ptr", [&](auto tag) {
+        const auto p = pattern_view<typename decltype(tag)::type>(n_in, n_out, row_ptr, col_idx);
+        auto t = unlocked([&] { return transpose(p, threads); });
+        return py::make_tuple(to_numpy(std::move(t.col_ptr)), to_numpy(std::move(t.row_idx)),
+                              to_numpy(std::move(t.perm)));
+    });
+}
+
+Carrier keep_connections(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx, py::handle mask,
+                         py::handle arrays, int threads) {
+    check_threads(threads);
+    return with_offset(row_ptr, "row_ptr", [&](auto tag) {
+        const auto p = pattern_view<typename decltype(tag)::type>(n_in, n_out, row_ptr, col_idx);
+        const auto kept = array1<const bool>(mask, "mask", p.nnz());
+        const auto values = float_arrays(arrays, "arrays", p.nnz());
+        return to_tuple(
+            unlocked([&] { return keep(p, reinterpret_cast<const std::uint8_t*>(kept.data), values, threads); }));
+    });
+}
+
+Carrier rewire_connections(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx,
+                           py::handle mask, py::handle grown, py::handle arrays, py::handle fills, int threads) {
+    check_threads(threads);
+    return with_offset(row_ptr, "row_ptr", [&](auto tag) {
+        const auto p = pattern_view<typename decltype(tag)::type>(n_in, n_out, row_ptr, col_idx);
+        const auto kept = optional1<const bool>(mask, "mask", p.nnz());
+        const auto cells = array1<const Cell>(grown, "grown");
+        const auto values = float_arrays(arrays, "arrays", p.nnz());
+        std::vector<const float*> fill_values;
+        for (py::handle fill : fills) fill_values.push_back(optional1<const float>(fill, "fills", cells.size).data);
+        if (fill_values.size() != values.size())
+            throw ShapeMismatch("fills must have one entry (an array or None) for each of the " +
+                                std::to_string(values.size()) + " arrays, got " + std::to_string(fill_values.size()));
+        return to_tuple(unlocked([&] {
+            const auto* bytes = reinterpret_cast<const std::uint8_t*>(kept.data);
+            const Buffer<std::uint8_t> all(bytes ? 0 : static_cast<std::size_t>(p.nnz()), 1);
+            return rewire(p, bytes ? bytes : all.data(), cells.data, static_cast<std::uint64_t>(cells.size), values,
+                          fill_values, threads);
+        }));
+    });
+}
+
+Carrier unite_patterns(std::int64_t n_in, std::int64_t n_out, const py::sequence& patterns, const py::sequence& arrays,
+                       int threads) {
+    check_threads(threads);
+    if (patterns.size() == 0 || patterns.size() != arrays.size())
+        throw ShapeMismatch("unite needs at least one pattern and one list of arrays for each, got " +
+                            std::to_string(patterns.size()) + " patterns and " + std::to_string(arrays.size()) +
+                            " lists");
+    const auto first = py::reinterpret_borrow<py::object>(py::sequence(patterns[0])[0]);
+    return with_offset(first, "row_ptr of patterns[0]", [&](auto tag) {
+        using Offset = typename decltype(tag)::type;
+        std::vector<PatternView<Offset>> views;
+        std::vector<std::vector<const float*>> values;
+        for (std::size_t k = 0; k < patterns.size(); ++k) {
+            const py::sequence pair = patterns[k];
+            views.push_back(pattern_view<Offset>(n_in, n_out, py::object(pair[0]), py::object(pair[1])));
+            values.push_back(float_arrays(py::object(arrays[k]), "arrays", views.back().nnz()));
+            if (values.back().size() != values.front().size())
+                throw ShapeMismatch("every pattern must carry as many arrays as the first (" +
+                                    std::to_string(values.front().size()) + "), but number " + std::to_string(k) +
+                                    " carries " + std::to_string(values.back().size()));
+        }
+        return to_tuple(unlocked([&] { return unite(views, values, threads); }));
+    });
+}
+
+Carrier select_neurons(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx, py::handle rows,
+                       py::handle cols, py::handle arrays, int threads) {
+    check_threads(threads);
+    return with_offset(row_ptr, "row_ptr", [&](auto tag) {
+        const auto p = pattern_view<typename decltype(tag)::type>(n_in, n_out, row_ptr, col_idx);
+        const auto chosen_rows = optional1<const Index>(rows, "rows"),
+                   chosen_cols = optional1<const Index>(cols, "cols");
+        const Index n_rows = rows.is_none() ? p.rows : check_index(chosen_rows.size, "the length of rows");
+        const Index n_cols = cols.is_none() ? p.cols : check_index(chosen_cols.size, "the length of cols");
+        const auto values = float_arrays(arrays, "arrays", p.nnz());
+        return to_tuple(
+            unlocked([&] { return select(p, chosen_rows.data, n_rows, chosen_cols.data, n_cols, values, threads); }));
+    });
+}
+
+py::array draw_missing_cells(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx,
+                             std::int64_t count, std::uint64_t seed, int purpose, std::int64_t layer, std::int64_t step,
+                             int threads) {
+    check_threads(threads);
+    const Stream stream = make_stream(seed, purpose, layer, step);
+    const std::uint64_t n = check_count(count, "count");
+    return with_offset(row_ptr, "row_ptr", [&](auto tag) {
+        const auto p = pattern_view<typename decltype(tag)::type>(n_in, n_out, row_ptr, col_idx);
+        return to_numpy(unlocked([&] { return draw_missing(p, n, stream, threads); }));
+    });
+}
+
+py::tuple pattern_from_cells(std::int64_t n_in, std::int64_t n_out, py::handle cells, int threads) {
+    check_threads(threads);
+    const Index rows = check_index(n_in, "n_in"), cols = check_index(n_out, "n_out");
+    const auto numbers = array1<const Cell>(cells, "cells");
+    const auto n = static_cast<std::uint64_t>(numbers.size);
+    if (numbers.size <= std::numeric_limits<std::int32_t>::max())
+        return to_tuple(unlocked([&] { return from_cells<std::int32_t>(rows, cols, numbers.data, n, threads); }));
+    return to_tuple(unlocked([&] { return from_cells<std::int64_t>(rows, cols, numbers.data, n, threads); }));
+}
+
+}  // namespace
+
+void bind_pattern(py::module_& m) {
+    m.def("validate_pattern", &validate_pattern, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a);
+    m.def("transpose", &transpose_pattern, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "threads"_a);
+    m.def("keep", &keep_connections, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "mask"_a, "arrays"_a, "threads"_a);
+    m.def("rewire", &rewire_connections, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "mask"_a, "grown"_a, "arrays"_a,
+          "fills"_a, "threads"_a);
+    m.def("unite", &unite_patterns, "n_in"_a, "n_out"_a, "patterns"_a, "arrays"_a, "threads"_a);
+    m.def("select", &select_neurons, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "rows"_a, "cols"_a, "arrays"_a,
+          "threads"_a);
+    m.def("draw_missing", &draw_missing_cells, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "count"_a, "seed"_a,
+          "purpose"_a, "layer"_a, "step"_a, "threads"_a);
+    m.def("from_cells", &pattern_from_cells, "n_in"_a, "n_out"_a, "cells"_a, "threads"_a);
+}
+
+}  // namespace trulysparse::bindings

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The door between NumPy and the core: every array is checked here once and never converted; kernels trust what passed.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "trulysparse/activation.hpp"
+#include "trulysparse/pattern.hpp"
+#include "trulysparse/rng.hpp"
+
+namespace trulysparse::bindings {
+
+namespace py = pybind11;
+using namespace py::literals;
+
+using Size = py::ssize_t;
+constexpr Size kAny = -1;  // a length that the caller decides
+
+// Becomes trulysparse.errors.ShapeError.
+struct ShapeMismatch : InvalidArgument {
+    using InvalidArgument::InvalidArgument;
+};
+
+// Arrays that passed the door. T is const where the array is only read.
+template <class T>
+struct Array1 {
+    T* data = nullptr;
+    Size size = 0;
+};
+template <class T>
+struct Array2 {
+    T* data = nullptr;
+    Size rows = 0, cols = 0;
+};
+
+std::string describe(py::handle object);  // "float64 of shape (3, 4)", or the type of what is no array
+[[noreturn]] void throw_not_array(py::handle object, const char* name, const py::dtype& expected);
+[[noreturn]] void throw_shape(py::handle object, const char* name, const std::string& expected);
+[[noreturn]] void throw_read_only(const char* name);
+[[noreturn]] void throw_misaligned(const char* name, std::size_t bytes, const char* cure);
+
+template <class T>
+py::array checked(py::handle object, const char* name) {
+    using Value = std::remove_const_t<T>;
+    if (!py::array_t<Value, py::array::c_style>::check_(object)) throw_not_array(object, name, py::dtype::of<Value>());
+    py::array array = py::reinterpret_borrow<py::array>(object);
+    if (!std::is_const_v<T> && !array.writeable()) throw_read_only(name);
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(Value) != 0)
+        throw_misaligned(name, alignof(Value), "copy it with np.array(...)");
+    return array;
+}
+
+inline std::string length_text(Size length, const char* any) { return length == kAny ? any : std::to_string(length); }
+
+template <class T>
+T* pointer(py::array& array) {
+    return static_cast<T*>(const_cast<void*>(array.data()));
+}
+
+template <class T>
+Array1<T> array1(py::handle object, const char* name, Size size = kAny) {
+    py::array array = checked<T>(object, name);
+    if (array.ndim() != 1 || (size != kAny && array.shape(0) != size))
+        throw_shape(object, name, "(" + length_text(size, "n") + ",)");
+    return {pointer<T>(array), array.shape(0)};
+}
+
+template <class T>
+Array2<T> array2(py::handle object, const char* name, Size rows, Size cols, const char* any_cols = "m") {
+    py::array array = checked<T>(object, name);
+    if (array.ndim() != 2 || (rows != kAny && array.shape(0) != rows) || (cols != kAny && array.shape(1) != cols))
+        throw_shape(object, name, "(" + length_text(rows, "n") + ", " + length_text(cols, any_cols) + ")");
+    return {pointer<T>(array), array.shape(0), array.shape(1)};
+}
+
+// None becomes {nullptr, 0}.
+template <class T>
+Array1<T> optional1(py::handle object, const char* name, Size size = kAny) {
+    return object.is_none() ? Array1<T>{} : array1<T>(object, name, size);
+}
+template <class T>
+Array2<T> optional2(py::handle object, const char* name, Size rows, Size cols) {
+    return object.is_none() ? Array2<T>{} : array2<T>(object, name, rows, cols);
+}
+
+// (neurons, ld) float32 whose rows are 64-byte aligned.
+template <class T>
+Array2<T> activations(py::handle object, const char* name, Size rows = kAny, Size ld = kAny) {
+    const Array2<T> a = array2<T>(object, name, rows, ld, "ld");
+    if (a.cols % kLane != 0 || a.cols > std::numeric_limits<Index>::max())
+        throw_shape(object, name,
+                    "(" + length_text(rows, "n") + ", ld) with ld a multiple of " + std::to_string(kLane) +
+                        ", which padded(batch) gives");
+    if (a.rows != 0 && a.cols != 0 && reinterpret_cast<std::uintptr_t>(a.data) % kAlignment != 0)
+        throw_misaligned(name, kAlignment, "allocate it with aligned_empty or aligned_zeros");
+    return a;
+}
+
+template <class A, class B>
+bool overlap(const Array2<A>& a, const Array2<B>& b) {
+    const auto begin_a = reinterpret_cast<std::uintptr_t>(a.data), begin_b = reinterpret_cast<std::uintptr_t>(b.data);
+    return begin_a < begin_b + static_cast<std::size_t>(b.rows * b.cols) * sizeof(B) &&
+           begin_b < begin_a + static_cast<std::size_t>(a.rows * a.cols) * sizeof(A);
+}
+
+inline int check_threads(int threads) {
+    if (threads < 1) throw InvalidArgument("threads must be at least 1, got " + std::to_string(threads));
+    return threads;
+}
+
+Index check_index(std::int64_t value, const char* name);               // 0 <= value < 2^31
+std::uint64_t check_count(std::int64_t value, const char* name);       // 0 <= value
+Index check_batch(std::int64_t batch, Size ld, const char* ld_owner);  // 1 <= batch <= ld
+Stream make_stream(std::uint64_t seed, int purpose, std::int64_t layer, std::int64_t step);
+ActivationKind activation_kind(py::handle name);
+Activation make_activation(py::handle tuple, const char* name);  // ("rectifier", 0.6)
+
+template <class T>
+struct Tag {
+    using type = T;
+};
+
+// Calls f(Tag<int32>) or f(Tag<int64>), whichever the dtype of this offset array is.
+template <class F>
+auto with_offset(py::handle object, const char* name, F&& f) {
+    if (py::array_t<std::int32_t, py::array::c_style>::check_(object)) return f(Tag<std::int32_t>{});
+    if (py::array_t<std::int64_t, py::array::c_style>::check_(object)) return f(Tag<std::int64_t>{});
+    throw_not_array(object, name, py::dtype("int32"));
+}
+
+// Sizes and ends of a pattern; its inside was validated when the pattern was made.
+template <class Offset>
+PatternView<Offset> pattern_view(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx) {
+    const Index rows = check_index(n_in, "n_in"), cols = check_index(n_out, "n_out");
+    const auto offsets = array1<const Offset>(row_ptr, "row_ptr", static_cast<Size>(rows) + 1);
+    const auto columns = array1<const Index>(col_idx, "col_idx");
+    if (offsets.data[0] != 0 || static_cast<std::int64_t>(offsets.data[rows]) != columns.size)
+        throw InvalidArgument("row_ptr must begin with 0 and end with the length of col_idx (" +
+                              std::to_string(columns.size) + "), got " + std::to_string(offsets.data[0]) + " and " +
+                              std::to_string(offsets.data[rows]));
+    return {rows, cols, offsets.data, columns.data};
+}
+
+std::vector<const float*> float_arrays(py::handle sequence, const char* name, Size size);
+
+// The array owns the buffer's memory from now on.
+template <class T>
+py::array to_numpy(Buffer<T>&& buffer, const py::dtype& dtype = py::dtype::of<T>()) {
+    const Size size = static_cast<Size>(buffer.size());
+    if (buffer.data() == nullptr) return py::array(dtype, size);
+    py::capsule owner(buffer.data(), [](void* memory) { std::free(memory); });
+    T* data = buffer.release();
+    return py::array(dtype, size, data, owner);
+}
+
+inline py::array mask_to_numpy(Buffer<std::uint8_t>&& buffer) {
+    return to_numpy(std::move(buffer), py::dtype::of<bool>());
+}
+
+template <class Offset>
+py::tuple to_tuple(Pattern<Offset>&& p) {
+    return py::make_tuple(to_numpy(std::move(p.row_ptr)), to_numpy(std::move(p.col_idx)));
+}
+
+template <class Offset>
+py::tuple to_tuple(Carried<Offset>&& carried) {
+    py::list arrays;
+    for (Buffer<float>& array : carried.arrays) arrays.append(to_numpy(std::move(array)));
+    return py::make_tuple(to_numpy(std::move(carried.pattern.row_ptr)), to_numpy(std::move(carried.pattern.col_idx)),
+                          arrays);
+}
+
+// Runs f without the GIL.
+template <class F>
+auto unlocked(F&& f) {
+    py::gil_scoped_release release;
+    return f();
+}
+
+void bind_batch(py::module_& m);
+void bind_isa(py::module_& m);
+void bind_layer(py::module_& m);
+void bind_loss(py::module_& m);
+void bind_pattern(py::module_& m);
+void bind_rng(py::module_& m);
+void bind_sample(py::module_& m);
+void bind_select(py::module_& m);
+void bind_update(py::module_& m);
+
+}  // namespace trulysparse::bindings

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "trulysparse/parallel.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+#include "testing.hpp"
+
+using namespace trulysparse;
+
+TEST_CASE("test_parallel_for_runs_every_item_once") {
+    for (int threads : {-1, 0, 1, 2, 7})
+        for (std::int64_t items : {-3, 0, 1, 2, 3, 1000}) {
+            std::vector<std::atomic<int>> runs(1000);
+            std::atomic<bool> thread_in_range{true};
+            parallel_for(items, threads, [&](std::int64_t item, int thread) {
+                ++runs[static_cast<std::size_t>(item)];
+                if (thread < 0 || thread >= std::max(threads, 1)) thread_in_range = false;
+            });
+            bool once = true;
+            for (std::int64_t i = 0; i < 1000; ++i) once &= runs[static_cast<std::size_t>(i)] == (i < items ? 1 : 0);
+            CHECK(once);
+            CHECK(thread_in_range);
+        }
+}
+
+#ifdef _OPENMP
+TEST_CASE("test_parallel_for_uses_as_many_threads_as_asked") {
+    std::atomic<int> waiting{0};
+    std::vector<std::thread::id> ids(3);
+    parallel_for(3, 3, [&](std::int64_t item, int) {
+        ids[static_cast<std::size_t>(item)] = std::this_thread::get_id();
+        ++waiting;
+        while (waiting < 3) std::this_thread::yield();  // each item needs a thread of its own to end
+    });
+    const bool distinct = ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2];
+    CHECK(distinct);
+}
+#endif
+
+TEST_CASE("test_parallel_for_rethrows_the_exception_of_the_lowest_failing_item") {
+    for (int threads : testing::kThreads)
+        for (int repeat = 0; repeat < 20; ++repeat) {
+            std::string message;
+            try {
+                parallel_for(500, threads, [&](std::int64_t item, int) {
+                    if (item % 7 == 6) throw std::out_of_range("item " + std::to_string(item));
+                });
+            } catch (const std::out_of_range& error) {
+                message = error.what();
+            }
+            CHECK(message == "item 6");
+        }
+    std::atomic<int> runs{0};
+    parallel_for(10, 2, [&](std::int64_t, int) { ++runs; });
+    CHECK(runs == 10);
+}
+
+TEST_CASE("test_parallel_for_nested_runs_serially") {
+    std::atomic<int> runs{0}, other_threads{0};
+    parallel_for(4, 2, [&](std::int64_t, int) {
+        const std::thread::id outer = std::this_thread::get_id();
+        parallel_for(5, 7, [&](std::int64_t, int thread) {
+            ++runs;
+            if (thread != 0 || std::this_thread::get_id() != outer) ++other_threads;
+        });
+    });
+    CHECK(runs == 20);
+    CHECK(other_threads == 0);
+}
+
+#if defined(__SSE2__) || defined(__aarch64__)
+namespace {
+bool denormals_live() {
+    volatile float tiny = 1e-40f;
+    volatile float one = 1.0f;
+    volatile float product = tiny * one;
+    return product != 0.0f;
+}
+}  // namespace
+
+TEST_CASE("test_denormals_are_flushed_inside_and_restored_after") {
+    REQUIRE(denormals_live());
+    for (int threads : testing::kThreads) {
+        std::atomic<int> live{0};
+        parallel_for(50, threads, [&](std::int64_t, int) { live += denormals_live(); });
+        CHECK(live == 0);
+        CHECK(denormals_live());
+        CHECK_THROWS(parallel_for(50, threads, [&](std::int64_t, int) { throw std::runtime_error("stop"); }));
+        CHECK(denormals_live());
+    }
+    {
+        const FlushDenormals outer;
+        CHECK_FALSE(denormals_live());
+        { const FlushDenormals inner; }
+        CHECK_FALSE(denormals_live());
+    }
+    CHECK(denormals_live());
+}
+#endif
+
+TEST_CASE("test_forked_child_runs_with_one_thread") {
+    std::atomic<int> runs{0};
+    parallel_for(10, 2, [&](std::int64_t, int) { ++runs; });
+    CHECK(runs == 10);
+    CHECK_FALSE(forked_after_parallel());
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(20);  // a hang must end the child, not the test run
+        int sum = 0;
+        bool one_thread = true;
+        const std::thread::id here = std::this_thread::get_id();
+        parallel_for(100, 7, [&](std::int64_t item, int thread) {
+            one_thread &= thread == 0 && std::this_thread::get_id() == here;
+            sum += static_cast<int>(item);
+        });
+#ifdef _OPENMP
+        one_thread &= forked_after_parallel();
+#endif
+        _exit(one_thread && sum == 4950 ? 0 : 1);
+    }
+    REQUIRE(child > 0);
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
+    CHECK_FALSE(forked_after_parallel());
+}
+
+TEST_CASE("test_available_cores_follows_the_affinity_mask") {
+    CHECK(available_cores() >= 1);
+#ifdef __linux__
+    cpu_set_t before, one;
+    REQUIRE(sched_getaffinity(0, sizeof before, &before) == 0);
+    CHECK(available_cores() == CPU_COUNT(&before));
+    int first = 0;
+    while (!CPU_ISSET(first, &before)) ++first;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
+    CHECK(available_cores() == 1);
+    REQUIRE(sched_setaffinity(0, sizeof before, &before) == 0);
+#endif
+}

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: BSD-3-Clause
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Offsets = NDArray[np.int32] | NDArray[np.int64]
+Indices = NDArray[np.int32]
+Cells = NDArray[np.uint64]
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Bits = NDArray[np.uint16]
+Carrier = tuple[Offsets, Indices, list[Floats]]
+
+LANE: int
+ALIGNMENT: int
+BUILD_INFO: dict[str, str]
+PURPOSES: dict[str, int]
+
+def available_cores() -> int: ...
+def isa() -> str: ...
+def available_isas() -> tuple[str, ...]: ...
+def set_isa(name: str) -> None: ...
+def philox(seed: int, purpose: int, layer: int, step: int, index: int) -> NDArray[np.uint32]: ...
+def shuffle(n: int, seed: int, purpose: int, layer: int, step: int) -> NDArray[np.int64]: ...
+def validate_pattern(n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices) -> None: ...
+def transpose(
+    n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices, threads: int
+) -> tuple[Offsets, Indices, Offsets]: ...
+def keep(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    mask: Mask,
+    arrays: Sequence[Floats],
+    threads: int,
+) -> Carrier: ...
+def rewire(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    mask: Mask | None,
+    grown: Cells,
+    arrays: Sequence[Floats],
+    fills: Sequence[Floats | None],
+    threads: int,
+) -> Carrier: ...
+def unite(
+    n_in: int,
+    n_out: int,
+    patterns: Sequence[tuple[Offsets, Indices]],
+    arrays: Sequence[Sequence[Floats]],
+    threads: int,
+) -> Carrier: ...
+def select(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    rows: Indices | None,
+    cols: Indices | None,
+    arrays: Sequence[Floats],
+    threads: int,
+) -> Carrier: ...
+def draw_missing(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    count: int,
+    seed: int,
+    purpose: int,
+    layer: int,
+    step: int,
+    threads: int,
+) -> Cells: ...
+def from_cells(n_in: int, n_out: int, cells: Cells, threads: int) -> tuple[Offsets, Indices]: ...
+def sample_bernoulli(
+    n_in: int, n_out: int, density: float, seed: int, purpose: int, layer: int, step: int, threads: int
+) -> tuple[Offsets, Indices]: ...
+def sample_with_replacement(
+    n_in: int, n_out: int, draws: int, seed: int, purpose: int, layer: int, step: int, threads: int
+) -> tuple[Offsets, Indices]: ...
+def sample_exact(
+    n_in: int, n_out: int, count: int, seed: int, purpose: int, layer: int, step: int, threads: int
+) -> tuple[Offsets, Indices]: ...
+def draw_values(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    distribution: str,
+    scale: float | Floats,
+    seed: int,
+    purpose: int,
+    layer: int,
+    step: int,
+    threads: int,
+) -> Floats: ...
+def draw_values_at(
+    cells: Cells,
+    n_out: int,
+    distribution: str,
+    scale: float | Floats,
+    seed: int,
+    purpose: int,
+    layer: int,
+    step: int,
+    threads: int,
+) -> Floats: ...
+def count_signs(values: Floats, threads: int) -> tuple[int, int, int]: ...
+def drop_by_sign(
+    values: Floats, k_positive: int, k_negative: int, drop_zeros: bool, threads: int
+) -> tuple[Mask, int]: ...
+def drop_smallest(values: Floats, k: int, threads: int) -> Mask: ...
+def incoming_strength(col_ptr: Offsets, perm: Offsets, values: Floats, threads: int) -> Floats: ...
+def drop_incoming(
+    n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices, targets: Mask, threads: int
+) -> tuple[Mask, int]: ...
+
+class _LayerView:  # not in the extension: what its two classes have in common
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        row_ptr: Offsets,
+        col_idx: Indices,
+        col_ptr: Offsets,
+        row_idx: Indices,
+        perm: Offsets,
+        weights: Floats,
+        bias: Floats,
+    ) -> None: ...
+    @property
+    def n_in(self) -> int: ...
+    @property
+    def n_out(self) -> int: ...
+    @property
+    def nnz(self) -> int: ...
+    @property
+    def weights(self) -> Floats: ...
+    @property
+    def bias(self) -> Floats: ...
+
+class LayerView32(_LayerView): ...
+class LayerView64(_LayerView): ...
+class Sink: ...
+
+def sink_none() -> Sink: ...
+def sink_store(gradient: Floats) -> Sink: ...
+def sink_accumulate(gradient: Floats) -> Sink: ...
+def sink_sgd(
+    velocity: Floats,
+    lr: float,
+    momentum: float,
+    decay: float,
+    form: str,
+    nesterov: bool,
+    first: bool = True,
+    last: bool = True,
+) -> Sink: ...
+def forward(
+    view: LayerView32 | LayerView64,
+    x: Floats,
+    y: Floats,
+    *,
+    activation: tuple[str, float],
+    dropout_threshold: int = 0,
+    negative: Bits | None = None,
+    kept: Bits | None = None,
+    seed: int = 0,
+    layer: int = 0,
+    step: int = 0,
+    column_offset: int = 0,
+    threads: int,
+) -> None: ...
+def backward(
+    view: LayerView32 | LayerView64,
+    dy: Floats,
+    x: Floats,
+    dx: Floats | None,
+    *,
+    row_sum: Floats | None = None,
+    below: tuple[str, float] = ("linear", 0.0),
+    below_dropout_threshold: int = 0,
+    below_negative: Bits | None = None,
+    below_kept: Bits | None = None,
+    sink: Sink,
+    threads: int,
+) -> None: ...
+def row_sums(delta: Floats, out: Floats, threads: int) -> None: ...
+def sgd_step(
+    w: Floats,
+    v: Floats,
+    g: Floats,
+    *,
+    lr: float,
+    momentum: float,
+    decay: float,
+    form: str,
+    nesterov: bool,
+    threads: int = 1,
+) -> None: ...
+def adam_step(
+    w: Floats,
+    m: Floats,
+    v: Floats,
+    g: Floats,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    decoupled: bool,
+    step: int,
+    threads: int = 1,
+) -> None: ...
+def sum_of_squares(g: Floats, threads: int = 1) -> float: ...
+def scale(g: Floats, factor: float, threads: int = 1) -> None: ...
+def softmax_cross_entropy(
+    z: Floats, labels: NDArray[np.int32], scale: float, delta: Floats | None, threads: int
+) -> tuple[float, int]: ...
+def binary_cross_entropy(
+    z: Floats, targets: Floats, batch: int, scale: float, delta: Floats | None, threads: int
+) -> tuple[float, int]: ...
+def mean_squared_error(
+    z: Floats, targets: Floats, batch: int, scale: float, delta: Floats | None, threads: int
+) -> tuple[float, int]: ...
+def softmax(z: Floats, batch: int, proba: Floats, threads: int) -> None: ...
+def sigmoid(z: Floats, batch: int, proba: Floats, threads: int) -> None: ...
+def load_dense(
+    X: NDArray[np.generic],
+    rows: NDArray[np.int64],
+    out: Floats,
+    shift: Floats | None,
+    factor: Floats | None,
+    threads: int,
+) -> None: ...
+def load_csr(
+    data: NDArray[np.generic],
+    indices: Offsets,
+    indptr: Offsets,
+    rows: NDArray[np.int64],
+    n_features: int,
+    out: Floats,
+    factor: Floats | None,
+    threads: int,
+) -> None: ...
+def store_transposed(a: Floats, batch: int, out: Floats, threads: int) -> None: ...

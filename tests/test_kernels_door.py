@@ -1,0 +1,747 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the door to the compiled core lets in, what it says to the rest, and the pattern algebra behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from trulysparse import _kernels as k
+from trulysparse.errors import ConfigError, PatternError, ShapeError
+
+N_IN, N_OUT, LD = 30, 20, 32
+STREAM = {"seed": 3, "purpose": "user", "layer": 1, "step": 2}
+LINEAR = ("linear", 0.0)
+RELU = ("rectifier", 0.0)
+
+
+@dataclass
+class Layer:
+    row_ptr: k.Offsets
+    col_idx: k.Indices
+    second: tuple[k.Offsets, k.Indices, k.Offsets]
+    weights: k.Floats
+    bias: k.Floats
+    view: k.LayerView
+    x: NDArray[Any]
+    y: NDArray[Any]
+
+
+def _layer(offset: type = np.int32) -> Layer:
+    row_ptr, col_idx = k.sample_bernoulli(N_IN, N_OUT, 0.3, **STREAM)
+    row_ptr = row_ptr.astype(offset)
+    second = k.transpose(N_IN, N_OUT, row_ptr, col_idx)
+    generator = np.random.default_rng(0)
+    weights = generator.standard_normal(col_idx.size, dtype=np.float32)
+    bias = generator.standard_normal(N_OUT, dtype=np.float32)
+    x, y = k.aligned_zeros((N_IN, LD)), k.aligned_zeros((N_OUT, LD))
+    x[:] = generator.standard_normal(x.shape)
+    view = k.layer_view(N_IN, N_OUT, row_ptr, col_idx, *second, weights, bias)
+    return Layer(row_ptr, col_idx, second, weights, bias, view, x, y)
+
+
+@pytest.fixture
+def layer() -> Layer:
+    return _layer()
+
+
+def _dense(layer: Layer) -> NDArray[np.float64]:
+    matrix = np.zeros((N_IN, N_OUT))
+    rows = np.repeat(np.arange(N_IN), np.diff(layer.row_ptr))
+    matrix[rows, layer.col_idx] = layer.weights
+    return matrix
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _misaligned(shape: tuple[int, int]) -> NDArray[np.float32]:
+    room: NDArray[np.float32] = k.aligned_zeros(shape[0] * shape[1] + 1)
+    return room[1:].reshape(shape)
+
+
+# What passes
+
+
+@pytest.mark.parametrize("offset", [np.int32, np.int64])
+def test_forward_and_backward_equal_dense_algebra(offset: type, each_isa: str) -> None:
+    layer = _layer(offset)
+    assert type(layer.view).__name__ == ("LayerView32" if offset is np.int32 else "LayerView64")
+    assert (layer.view.n_in, layer.view.n_out, layer.view.nnz) == (N_IN, N_OUT, layer.col_idx.size)
+    assert layer.view.weights is layer.weights
+    dense = _dense(layer)
+    k.forward(layer.view, layer.x, layer.y, activation=LINEAR, threads=2)
+    np.testing.assert_allclose(layer.y, dense.T @ layer.x + layer.bias[:, None], rtol=1e-4, atol=1e-4)
+
+    dx, sums = k.aligned_empty((N_IN, LD)), np.empty(N_IN, np.float32)
+    gradient = np.full(layer.col_idx.size, np.nan, np.float32)
+    k.backward(layer.view, layer.y, layer.x, dx, row_sum=sums, sink=k.sink_store(gradient), threads=2)
+    full = layer.x.astype(np.float64) @ layer.y.T
+    rows = np.repeat(np.arange(N_IN), np.diff(layer.row_ptr))
+    np.testing.assert_allclose(gradient, full[rows, layer.col_idx], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(dx, dense @ layer.y, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(sums, dx.sum(axis=1), rtol=1e-3, atol=1e-3)
+
+
+def test_sinks_agree(layer: Layer) -> None:
+    delta = k.aligned_zeros((N_OUT, LD))
+    delta[:] = np.random.default_rng(1).standard_normal(delta.shape)
+    nnz, before = layer.col_idx.size, layer.weights.copy()
+    stored, added = np.empty(nnz, np.float32), np.ones(nnz, np.float32)
+    k.backward(layer.view, delta, layer.x, None, sink=k.sink_store(stored), threads=1)
+    k.backward(layer.view, delta, layer.x, None, sink=k.sink_accumulate(added), threads=1)
+    np.testing.assert_allclose(added, stored + 1, rtol=1e-5, atol=1e-5)
+    k.backward(layer.view, delta, layer.x, None, sink=k.sink_none(), threads=1)
+    np.testing.assert_array_equal(layer.weights, before)
+
+    hyper: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "decay": 0.01, "form": "paper", "nesterov": False}
+    velocity = np.full(nnz, 0.5, np.float32)
+    apart, apart_velocity = before.copy(), velocity.copy()
+    k.backward(layer.view, delta, layer.x, None, sink=k.sink_sgd(velocity, **hyper), threads=1)
+    k.sgd_step(apart, apart_velocity, stored, **hyper)
+    np.testing.assert_allclose(layer.weights, apart, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(velocity, apart_velocity, rtol=1e-5, atol=1e-6)
+
+
+def test_view_keeps_its_arrays_alive() -> None:
+    layer = _layer()
+    expected = _dense(layer).T @ layer.x + layer.bias[:, None]
+    view, x, y = layer.view, layer.x, layer.y
+    del layer
+    for _ in range(50):
+        np.full(4096, np.nan, np.float32)
+    k.forward(view, x, y, activation=LINEAR, threads=1)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_results_own_their_memory() -> None:
+    row_ptr, col_idx = k.sample_exact(50, 40, 300, **STREAM)
+    copy = col_idx.copy()
+    del row_ptr
+    for _ in range(50):
+        k.sample_exact(50, 40, 300, seed=9, purpose="user", layer=0, step=0)
+    np.testing.assert_array_equal(col_idx, copy)
+    assert col_idx.flags.writeable
+
+
+def test_load_dense_takes_any_strides_and_eight_dtypes() -> None:
+    base = np.random.default_rng(0).integers(0, 100, (2 * N_IN, 40))
+    rows = np.array([5, 0, 19], np.int64)
+    shift = np.linspace(0, 1, N_IN, dtype=np.float32)
+    factor = np.linspace(1, 2, N_IN, dtype=np.float32)
+    for dtype in ("u1", "i1", "u2", "i2", "i4", "i8", "f4", "f8"):
+        X = base.astype(dtype).T[::2, ::-2]
+        out = k.aligned_empty((N_IN, 16))
+        k.load_dense(X, rows, out, shift, factor, 2)
+        np.testing.assert_allclose(out[:, :3], ((X[rows] - shift) * factor).T, rtol=1e-5, atol=1e-5)
+        assert not out[:, 3:].any()
+
+
+def test_load_csr_and_store_transposed() -> None:
+    X = np.random.default_rng(0).integers(0, 3, (12, N_IN)).astype(np.float64)
+    indptr = np.concatenate([[0], np.cumsum((X != 0).sum(axis=1))]).astype(np.int32)
+    indices, data = np.nonzero(X)[1].astype(np.int32), X[X != 0]
+    rows, out, back = (
+        np.array([3, 11], np.int64),
+        k.aligned_empty((N_IN, 16)),
+        np.empty((2, N_IN), np.float32),
+    )
+    k.load_csr(data, indices, indptr, rows, N_IN, out, None, 1)
+    k.store_transposed(out, 2, back, 1)
+    np.testing.assert_array_equal(back, X[rows])
+    with pytest.raises(ValueError, match="points outside"):
+        k.load_csr(
+            data,
+            indices,
+            indptr,
+            rows,
+            int(indices.max()),
+            k.aligned_empty((int(indices.max()), 16)),
+            None,
+            1,
+        )
+
+
+# What is refused
+
+Refused = tuple[Callable[[Layer], object], type[Exception], str]
+REFUSED: dict[str, Refused] = {
+    "x float64": (
+        lambda a: k.forward(a.view, a.x.astype(np.float64), a.y, activation=LINEAR, threads=1),
+        TypeError,
+        r"x must be an array of float32, got float64 of shape \(30, 32\).*astype",
+    ),
+    "x list": (
+        lambda a: k.forward(a.view, a.x.tolist(), a.y, activation=LINEAR, threads=1),
+        TypeError,
+        "x must be a NumPy array of float32, got list",
+    ),
+    "x Fortran order": (
+        lambda a: k.forward(a.view, np.asfortranarray(a.x), a.y, activation=LINEAR, threads=1),
+        TypeError,
+        "x must be C-contiguous.*ascontiguousarray",
+    ),
+    "x big-endian": (
+        lambda a: k.forward(a.view, a.x.astype(">f4"), a.y, activation=LINEAR, threads=1),
+        TypeError,
+        "x must be an array of float32",
+    ),
+    "x wrong rows": (
+        lambda a: k.forward(a.view, a.x[:-1], a.y, activation=LINEAR, threads=1),
+        ShapeError,
+        r"x must have shape \(30, ld\), got \(29, 32\)",
+    ),
+    "x one dimension": (
+        lambda a: k.forward(a.view, a.x[0], a.y, activation=LINEAR, threads=1),
+        ShapeError,
+        r"got \(32,\)",
+    ),
+    "ld not a multiple of 16": (
+        lambda a: k.forward(a.view, k.aligned_zeros((N_IN, 24)), a.y, activation=LINEAR, threads=1),
+        ShapeError,
+        "multiple of 16",
+    ),
+    "ld differs": (
+        lambda a: k.forward(a.view, a.x, k.aligned_zeros((N_OUT, 16)), activation=LINEAR, threads=1),
+        ShapeError,
+        r"y must have shape \(20, 32\), got \(20, 16\)",
+    ),
+    "x misaligned": (
+        lambda a: k.forward(a.view, _misaligned((N_IN, LD)), a.y, activation=LINEAR, threads=1),
+        ValueError,
+        "x must begin at a multiple of 64 bytes.*aligned_empty",
+    ),
+    "y read-only": (
+        lambda a: k.forward(a.view, a.x, _read_only(a.y), activation=LINEAR, threads=1),
+        ValueError,
+        "y is a read-only array",
+    ),
+    "bits of wrong shape": (
+        lambda a: k.forward(
+            a.view, a.x, a.y, activation=RELU, negative=np.zeros((N_OUT, 1), np.uint16), threads=1
+        ),
+        ShapeError,
+        r"negative must have shape \(20, 2\)",
+    ),
+    "activation unknown": (
+        lambda a: k.forward(a.view, a.x, a.y, activation=("gelu", 0.0), threads=1),
+        ValueError,
+        "'rectifier'.*got 'gelu'",
+    ),
+    "activation no tuple": (
+        lambda a: k.forward(a.view, a.x, a.y, activation="tanh", threads=1),  # type: ignore[arg-type]
+        TypeError,
+        "must be a tuple",
+    ),
+    "column offset": (
+        lambda a: k.forward(a.view, a.x, a.y, activation=LINEAR, column_offset=4, threads=1),
+        ValueError,
+        "multiple of 8",
+    ),
+    "dropout threshold": (
+        lambda a: k.forward(a.view, a.x, a.y, activation=LINEAR, dropout_threshold=65536, threads=1),
+        ValueError,
+        "dropout_threshold",
+    ),
+    "no threads": (
+        lambda a: k.forward(a.view, a.x, a.y, activation=LINEAR, threads=0),
+        ValueError,
+        "threads must be at least 1",
+    ),
+    "view is none": (
+        lambda a: k.forward(None, a.x, a.y, activation=LINEAR, threads=1),  # type: ignore[arg-type]
+        TypeError,
+        "incompatible function arguments",
+    ),
+    "dx in part x": (
+        lambda a: k.backward(
+            a.view, k.aligned_zeros((N_OUT, LD)), *_overlapping(N_IN, LD), sink=k.sink_none(), threads=1
+        ),
+        ValueError,
+        "dx shares only a part",
+    ),
+    "row_sum without dx": (
+        lambda a: k.backward(
+            a.view, a.y, a.x, None, row_sum=np.zeros(N_IN, np.float32), sink=k.sink_none(), threads=1
+        ),
+        ValueError,
+        "needs a dx",
+    ),
+    "rectifier without bits": (
+        lambda a: k.backward(a.view, a.y, a.x, a.x, below=RELU, sink=k.sink_none(), threads=1),
+        ValueError,
+        "below_negative",
+    ),
+    "dropout without bits": (
+        lambda a: k.backward(a.view, a.y, a.x, a.x, below_dropout_threshold=9, sink=k.sink_none(), threads=1),
+        ValueError,
+        "below_kept",
+    ),
+    "sink of wrong length": (
+        lambda a: k.backward(a.view, a.y, a.x, None, sink=k.sink_store(np.zeros(3, np.float32)), threads=1),
+        ShapeError,
+        "the sink's gradient must have shape",
+    ),
+    "sink read-only": (
+        lambda a: k.sink_store(_read_only(np.zeros(3, np.float32))),
+        ValueError,
+        "read-only",
+    ),
+    "nesterov in micro-batches": (
+        lambda a: k.sink_sgd(np.zeros(3, np.float32), 0.1, 0.9, 0.0, "l2", True, first=True, last=False),
+        ValueError,
+        "Nesterov",
+    ),
+    "decay form": (
+        lambda a: k.sink_sgd(np.zeros(3, np.float32), 0.1, 0.9, 0.0, "L2", False),
+        ValueError,
+        "'paper' or 'l2', got 'L2'",
+    ),
+    "weights read-only": (
+        lambda a: k.layer_view(N_IN, N_OUT, a.row_ptr, a.col_idx, *a.second, _read_only(a.weights), a.bias),
+        ValueError,
+        "weights is a read-only array",
+    ),
+    "mixed offsets": (
+        lambda a: k.layer_view(
+            N_IN, N_OUT, a.row_ptr.astype(np.int64), a.col_idx, *a.second, a.weights, a.bias
+        ),
+        TypeError,
+        "col_ptr must be an array of int64, got int32",
+    ),
+    "offsets of floats": (
+        lambda a: k.transpose(N_IN, N_OUT, a.row_ptr.astype(np.float64), a.col_idx),  # type: ignore[arg-type]
+        TypeError,
+        "row_ptr must be an array of int32",
+    ),
+    "mask of bytes": (
+        lambda a: k.keep(N_IN, N_OUT, a.row_ptr, a.col_idx, np.ones(a.col_idx.size, np.uint8), []),  # type: ignore[arg-type]
+        TypeError,
+        "mask must be an array of bool, got uint8",
+    ),
+    "mask too short": (
+        lambda a: k.keep(N_IN, N_OUT, a.row_ptr, a.col_idx, np.ones(3, bool), []),
+        ShapeError,
+        "mask must have shape",
+    ),
+    "carried array too long": (
+        lambda a: k.keep(
+            N_IN, N_OUT, a.row_ptr, a.col_idx, np.ones(a.col_idx.size, bool), [np.zeros(10**4, np.float32)]
+        ),
+        ShapeError,
+        r"arrays\[0\] must have shape",
+    ),
+    "fills missing": (
+        lambda a: k.rewire(N_IN, N_OUT, a.row_ptr, a.col_idx, None, np.zeros(0, np.uint64), [a.weights], []),
+        ShapeError,
+        "one entry .* for each of the 1 arrays, got 0",
+    ),
+    "grown exists": (
+        lambda a: k.rewire(
+            N_IN, N_OUT, a.row_ptr, a.col_idx, None, np.array([a.col_idx[0]], np.uint64), [], []
+        ),
+        PatternError,
+        "grown cell",
+    ),
+    "columns descend": (
+        lambda a: k.validate_pattern(1, 5, np.array([0, 2], np.int32), np.array([3, 1], np.int32)),
+        PatternError,
+        "row 0",
+    ),
+    "column twice": (
+        lambda a: k.validate_pattern(1, 5, np.array([0, 2], np.int32), np.array([3, 3], np.int32)),
+        PatternError,
+        "row 0",
+    ),
+    "column out of range": (
+        lambda a: k.validate_pattern(1, 5, np.array([0, 1], np.int32), np.array([5], np.int32)),
+        PatternError,
+        "row 0",
+    ),
+    "row_ptr of wrong length": (
+        lambda a: k.validate_pattern(2, 5, np.array([0, 1], np.int32), np.array([4], np.int32)),
+        ShapeError,
+        r"row_ptr must have shape \(3,\)",
+    ),
+    "ends disagree": (
+        lambda a: k.transpose(1, 5, np.array([0, 3], np.int32), np.array([4], np.int32)),
+        PatternError,
+        "end with the length of col_idx",
+    ),
+    "too many neurons": (
+        lambda a: k.sample_exact(2**31, 5, 1, **STREAM),
+        PatternError,
+        "n_in must be between 0 and 2147483647",
+    ),
+    "too many missing": (
+        lambda a: k.draw_missing(1, 5, np.array([0, 1], np.int32), np.array([4], np.int32), 5, **STREAM),
+        PatternError,
+        "5",
+    ),
+    "negative count": (lambda a: k.sample_exact(3, 5, -1, **STREAM), PatternError, "must not be negative"),
+    "density above 1": (lambda a: k.sample_bernoulli(3, 5, 1.5, **STREAM), PatternError, "between 0 and 1"),
+    "density nan": (lambda a: k.sample_bernoulli(3, 5, float("nan"), **STREAM), PatternError, "nan"),
+    "purpose": (
+        lambda a: k.shuffle(3, seed=0, purpose="lottery"),
+        ConfigError,
+        "unknown purpose 'lottery'.*shuffle",
+    ),
+    "distribution": (
+        lambda a: k.draw_values(N_IN, N_OUT, a.row_ptr, a.col_idx, "cauchy", 1.0, **STREAM),
+        ValueError,
+        "'uniform' or 'normal', got 'cauchy'",
+    ),
+    "nan among weights": (
+        lambda a: k.count_signs(np.array([1, np.nan], np.float32)),
+        ValueError,
+        "(?i)nan",
+    ),
+    "threads None resolved": (lambda a: k.count_signs(a.weights, threads=0), ConfigError, "at least 1"),
+    "labels out of range": (
+        lambda a: k.softmax_cross_entropy(a.y, np.array([0, 20], np.int32), 1.0, None, 1),
+        ValueError,
+        "between 0 and 19, got 20 at position 1",
+    ),
+    "labels int64": (
+        lambda a: k.softmax_cross_entropy(a.y, np.array([0, 1]), 1.0, None, 1),  # type: ignore[arg-type]
+        TypeError,
+        "labels must be an array of int32, got int64",
+    ),
+    "batch beyond ld": (
+        lambda a: k.softmax(a.y, LD + 1, a.y, 1),
+        ShapeError,
+        "batch must be between 0 and the columns of z",
+    ),
+    "rows out of range": (
+        lambda a: k.load_dense(np.zeros((4, N_IN)), np.array([4]), a.x, None, None, 1),
+        ValueError,
+        "sample numbers between 0 and 3, got 4",
+    ),
+    "samples of complex numbers": (
+        lambda a: k.load_dense(np.zeros((4, N_IN), complex), np.array([0]), a.x, None, None, 1),
+        TypeError,
+        "X must be float32, .* got complex128",
+    ),
+    "shift alone": (
+        lambda a: k.load_dense(np.zeros((4, N_IN)), np.array([0]), a.x, np.zeros(N_IN, np.float32), None, 1),
+        ValueError,
+        "go together",
+    ),
+    "Adam step 0": (
+        lambda a: k.adam_step(
+            *np.zeros((4, 3), np.float32),
+            lr=0.1,
+            beta1=0.9,
+            beta2=0.99,
+            eps=1e-8,
+            decay=0.0,
+            decoupled=True,
+            step=0,
+        ),
+        ValueError,
+        "counts from 1",
+    ),
+    "isa": (lambda a: k.set_isa("mmx"), ValueError, "mmx"),
+}
+
+
+def _overlapping(rows: int, ld: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    room = k.aligned_zeros((rows + 1, ld))
+    return room[:-1], room[1:]
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_door_refuses(case: str, layer: Layer) -> None:
+    call, error, message = REFUSED[case]
+    before = layer.weights.copy()
+    with pytest.raises(error, match=message) as caught:
+        call(layer)
+    assert len(str(caught.value)) > 20
+    np.testing.assert_array_equal(layer.weights, before)
+
+
+# Small tools
+
+
+def test_threads_default_is_capped_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = k.default_threads()
+    assert cores >= 1
+    assert k.resolve_threads(None) == cores
+    assert k.resolve_threads(7) == 7
+    for value, expected in {"1": 1, "1,4": 1, "100000": cores, "many": cores, "0": cores, "": cores}.items():
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        assert k.default_threads() == expected
+
+
+@pytest.mark.parametrize("shape", [(), (0,), 5, (3, 16), (7, 0, 2)])
+def test_aligned_arrays_begin_at_64_bytes(shape: Any) -> None:
+    for dtype in (np.float32, np.uint16, np.float64):
+        for make in (k.aligned_empty, k.aligned_zeros):
+            array = make(shape, dtype)
+            assert array.shape == np.empty(shape).shape
+            assert array.dtype == dtype
+            assert array.size == 0 or array.ctypes.data % 64 == 0
+            assert array.flags.c_contiguous and array.flags.writeable
+        assert not k.aligned_zeros(shape, dtype).any()
+
+
+def test_padded_and_offset_dtype() -> None:
+    assert [k.padded(n) for n in (0, 1, 15, 16, 17, 128, 129)] == [0, 16, 16, 16, 32, 128, 144]
+    assert k.offset_dtype(2**31 - 1) == np.int32
+    assert k.offset_dtype(2**31) == np.int64
+
+
+def test_philox_known_answers() -> None:
+    # Random123's kat_vectors for philox4x32-10, as far as our packing can express them.
+    words = k.philox(2**64 - 1, "user", 2**24 - 1, 2**32 - 1, 2**64 - 1)
+    assert words.dtype == np.uint32 and words.shape == (4,)
+    assert [int(w) for w in words] == _philox(
+        [2**32 - 1, 2**32 - 1, 2**32 - 1, k.PURPOSES["user"] << 24 | (2**24 - 1)], [2**32 - 1, 2**32 - 1]
+    )
+    assert _philox([0] * 4, [0] * 2) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    assert _philox([2**32 - 1] * 4, [2**32 - 1] * 2) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
+
+
+def _philox(counter: list[int], key: list[int]) -> list[int]:
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    low = 2**32 - 1
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = p1 >> 32 ^ c1 ^ k0, p1 & low, p0 >> 32 ^ c3 ^ k1, p0 & low
+        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
+    return [c0, c1, c2, c3]
+
+
+def test_shuffle_is_a_permutation_of_its_stream() -> None:
+    order = k.shuffle(1000, seed=1)
+    assert order.dtype == np.int64
+    np.testing.assert_array_equal(np.sort(order), np.arange(1000))
+    np.testing.assert_array_equal(order, k.shuffle(1000, seed=1))
+    assert (order != k.shuffle(1000, seed=1, step=1)).any()
+    assert (order != k.shuffle(1000, seed=2)).any()
+
+
+def test_build_info_is_strings() -> None:
+    info = k.build_info()
+    assert {"version", "compiler", "build_type", "flags", "openmp", "isas"} <= set(info)
+    assert all(isinstance(value, str) for value in info.values())
+    assert k.isa() in info["isas"].split()
+
+
+# Pattern algebra against sets of cells
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> tuple[int, int]:
+    return draw(st.integers(0, 12)), draw(st.integers(0, 40))
+
+
+@st.composite
+def cell_sets(draw: st.DrawFn, shape: tuple[int, int]) -> NDArray[np.uint64]:
+    cells = draw(st.sets(st.integers(0, shape[0] * shape[1] - 1))) if shape[0] * shape[1] else set()
+    return np.array(sorted(cells), np.uint64)
+
+
+def _cells(n_out: int, row_ptr: k.Offsets, col_idx: k.Indices) -> NDArray[np.uint64]:
+    rows = np.repeat(np.arange(row_ptr.size - 1), np.diff(row_ptr))
+    return (rows * n_out + col_idx).astype(np.uint64)
+
+
+def _values(cells: NDArray[np.uint64], salt: float) -> k.Floats:
+    return (cells.astype(np.float32) + 1) * np.float32(salt)
+
+
+THREADS = st.sampled_from([1, 2, 7])
+OFFSETS = st.sampled_from([np.int32, np.int64])
+
+
+@given(st.data(), shapes(), OFFSETS, THREADS)
+def test_keep_and_rewire_are_set_operations(
+    data: st.DataObject, shape: tuple[int, int], offset: type, threads: int
+) -> None:
+    cells = data.draw(cell_sets(shape))
+    row_ptr, col_idx = k.from_cells(*shape, cells, threads)
+    row_ptr = row_ptr.astype(offset)
+    np.testing.assert_array_equal(_cells(shape[1], row_ptr, col_idx), cells)
+    k.validate_pattern(*shape, row_ptr, col_idx)
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=cells.size, max_size=cells.size)), bool)
+    arrays = [_values(cells, 1.0), _values(cells, -2.0)]
+
+    kept_ptr, kept_idx, kept = k.keep(*shape, row_ptr, col_idx, mask, arrays, threads)
+    assert kept_ptr.dtype == offset
+    np.testing.assert_array_equal(_cells(shape[1], kept_ptr, kept_idx), cells[mask])
+    for got, array in zip(kept, arrays, strict=True):
+        np.testing.assert_array_equal(got, array[mask])
+
+    every = np.arange(shape[0] * shape[1], dtype=np.uint64)
+    free = np.setdiff1d(every, cells[mask])
+    count = data.draw(st.integers(0, free.size))
+    grown = np.sort(free[k.shuffle(free.size, seed=count)][:count])
+    new_ptr, new_idx, new = k.rewire(
+        *shape, row_ptr, col_idx, mask, grown, arrays, [None, _values(grown, 5.0)], threads
+    )
+    together = np.union1d(cells[mask], grown)
+    np.testing.assert_array_equal(_cells(shape[1], new_ptr, new_idx), together)
+    is_grown = np.isin(together, grown)
+    np.testing.assert_array_equal(new[0], np.where(is_grown, 0, _values(together, 1.0)))
+    np.testing.assert_array_equal(new[1], np.where(is_grown, _values(together, 5.0), _values(together, -2.0)))
+
+    whole = k.rewire(
+        *shape, row_ptr, col_idx, None, np.setdiff1d(grown, cells), arrays, [None, None], threads
+    )
+    np.testing.assert_array_equal(_cells(shape[1], whole[0], whole[1]), np.union1d(cells, grown))
+
+
+@given(st.data(), shapes(), st.integers(1, 4), OFFSETS, THREADS)
+def test_unite_is_the_union_and_sums(
+    data: st.DataObject, shape: tuple[int, int], n: int, offset: type, threads: int
+) -> None:
+    sets = [data.draw(cell_sets(shape)) for _ in range(n)]
+    patterns = []
+    for cells in sets:
+        row_ptr, col_idx = k.from_cells(*shape, cells)
+        patterns.append((row_ptr.astype(offset), col_idx))
+    salts = [1.0, 10.0, 100.0, 1000.0]
+    arrays = [[_values(cells, salt)] for cells, salt in zip(sets, salts, strict=False)]
+    row_ptr, col_idx, (summed,) = k.unite(*shape, patterns, arrays, threads)
+    together = np.unique(np.concatenate(sets))
+    expected = np.zeros(together.size, np.float32)
+    for cells, (array,) in zip(sets, arrays, strict=True):
+        expected[np.searchsorted(together, cells)] += array
+    np.testing.assert_array_equal(_cells(shape[1], row_ptr, col_idx), together)
+    np.testing.assert_array_equal(summed, expected)
+
+
+@given(st.data(), shapes(), OFFSETS, THREADS)
+def test_transpose_and_select_are_those_of_a_matrix(
+    data: st.DataObject, shape: tuple[int, int], offset: type, threads: int
+) -> None:
+    cells = data.draw(cell_sets(shape))
+    row_ptr, col_idx = k.from_cells(*shape, cells)
+    row_ptr = row_ptr.astype(offset)
+    values = _values(cells, 1.0)
+    matrix = np.zeros(shape[0] * shape[1], np.float32)
+    matrix[cells.astype(np.int64)] = values
+    matrix = matrix.reshape(shape)
+
+    col_ptr, row_idx, perm = k.transpose(*shape, row_ptr, col_idx, threads)
+    assert col_ptr.dtype == perm.dtype == offset
+    back = np.zeros(shape[::-1], np.float32)
+    back[np.repeat(np.arange(shape[1]), np.diff(col_ptr)), row_idx] = values[perm]
+    np.testing.assert_array_equal(back, matrix.T)
+    np.testing.assert_allclose(
+        k.incoming_strength(col_ptr, perm, -values, threads), matrix.sum(axis=0), rtol=1e-6
+    )
+
+    rows, cols = (
+        data.draw(
+            st.none() | st.sets(st.integers(0, n - 1)).map(lambda s: np.array(sorted(s), np.int32))
+            if n
+            else st.none()
+        )
+        for n in shape
+    )
+    new_ptr, new_idx, (new,) = k.select(*shape, row_ptr, col_idx, rows, cols, [values], threads)
+    part = matrix[np.arange(shape[0]) if rows is None else rows]
+    part = part[:, np.arange(shape[1]) if cols is None else cols]
+    got = np.zeros(part.shape, np.float32)
+    got[np.repeat(np.arange(part.shape[0]), np.diff(new_ptr)), new_idx] = new
+    np.testing.assert_array_equal(got, part)
+    np.testing.assert_array_equal(new, part[part != 0])
+
+    targets = np.array(data.draw(st.lists(st.booleans(), min_size=shape[1], max_size=shape[1])), bool)
+    mask, dropped = k.drop_incoming(*shape, row_ptr, col_idx, targets, threads)
+    np.testing.assert_array_equal(mask, ~targets[col_idx])
+    assert dropped == (~mask).sum()
+
+
+@given(st.data(), shapes(), OFFSETS, THREADS, st.integers(0, 2**64 - 1))
+def test_draw_missing_takes_only_free_cells(
+    data: st.DataObject, shape: tuple[int, int], offset: type, threads: int, seed: int
+) -> None:
+    cells = data.draw(cell_sets(shape))
+    row_ptr, col_idx = k.from_cells(*shape, cells)
+    free = shape[0] * shape[1] - cells.size
+    count = data.draw(st.integers(0, free))
+    drawn = k.draw_missing(
+        *shape,
+        row_ptr.astype(offset),
+        col_idx,
+        count,
+        seed=seed,
+        purpose="regrow_cells",
+        layer=0,
+        step=0,
+        threads=threads,
+    )
+    assert drawn.dtype == np.uint64 and drawn.size == count
+    assert (np.diff(drawn.astype(np.int64)) > 0).all()
+    assert not np.isin(drawn, cells).any()
+    assert (drawn < shape[0] * shape[1]).all()
+
+
+@given(
+    st.lists(st.integers(-3, 3).map(float) | st.floats(-1, 1, width=32), max_size=60),
+    st.integers(0, 70),
+    st.integers(0, 70),
+    THREADS,
+)
+def test_dropping_takes_the_smallest(numbers: list[float], a: int, b: int, threads: int) -> None:
+    w = np.array(numbers, np.float32)
+    positive, negative, zero = k.count_signs(w, threads)
+    assert (positive, negative, zero) == ((w > 0).sum(), (w < 0).sum(), (w == 0).sum())
+    a, b = min(a, positive), min(b, negative)
+    mask, dropped = k.drop_by_sign(w, a, b, threads=threads)
+    index = np.arange(w.size)
+    order = np.lexsort((index, np.abs(w)))
+    expected = np.ones(w.size, bool)
+    expected[[i for i in order if w[i] > 0][:a]] = False
+    expected[[i for i in order if w[i] < 0][:b]] = False
+    expected[w == 0] = False
+    np.testing.assert_array_equal(mask, expected)
+    assert dropped == a + b + zero
+
+    c = min(a + b, w.size)
+    smallest = np.ones(w.size, bool)
+    smallest[order[:c]] = False
+    np.testing.assert_array_equal(k.drop_smallest(w, c, threads), smallest)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "normal"])
+def test_values_are_functions_of_their_cells(distribution: str, layer: Layer) -> None:
+    scale = np.linspace(0.1, 1, N_OUT, dtype=np.float32)
+    values = k.draw_values(N_IN, N_OUT, layer.row_ptr, layer.col_idx, distribution, scale, **STREAM)
+    cells = _cells(N_OUT, layer.row_ptr, layer.col_idx)
+    some = np.flatnonzero(np.arange(cells.size) % 3 == 1)
+    np.testing.assert_array_equal(
+        values[some], k.draw_values_at(cells[some], N_OUT, distribution, scale, **STREAM)
+    )
+    one = k.draw_values(N_IN, N_OUT, layer.row_ptr, layer.col_idx, distribution, 1.0, **STREAM)
+    np.testing.assert_allclose(values, one * scale[layer.col_idx], rtol=1e-6)
+    if distribution == "uniform":
+        assert np.abs(one).max() <= 1
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_samplers_are_the_same_at_any_thread_count(threads: int) -> None:
+    for sample in (
+        lambda t: k.sample_bernoulli(300, 200, 0.1, **STREAM, threads=t),
+        lambda t: k.sample_with_replacement(300, 200, 6000, **STREAM, threads=t),
+        lambda t: k.sample_exact(300, 200, 6000, **STREAM, threads=t),
+    ):
+        expected, got = sample(1), sample(threads)
+        for one, other in zip(expected, got, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert k.sample_exact(300, 200, 6000, **STREAM)[1].size == 6000
