@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One layer: a pattern, the values of its connections, and biases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trulysparse import _kernels
+from trulysparse.errors import ShapeError
+from trulysparse.model.init import Initializer
+from trulysparse.model.pattern import Pattern
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+__all__ = ["SparseLayer"]
+
+F32 = npt.NDArray[np.float32]
+
+
+def _check_values(name: str, array: F32, n: int, what: str) -> F32:
+    if array.dtype != np.float32 or not array.flags.c_contiguous or not array.flags.writeable:
+        raise TypeError(
+            f"{name} must be a writable, contiguous float32 array, got dtype {array.dtype} with {array.flags}"
+        )
+    if array.shape != (n,):
+        raise ShapeError(f"{name} must have shape ({n},), one {what}, got {array.shape}")
+    return array
+
+
+class SparseLayer:
+    """A truly sparse layer: z = a W + b, where only the connections of `pattern` exist.
+
+    Parameters
+    ----------
+    index
+        0-based number of the layer.
+    pattern
+        Its connections.
+    values
+        float32 (nnz,), the weights in pattern order; kept, not copied, and changed in place by training.
+    bias
+        float32 (n_out,); likewise.
+    activation
+        ``(kind, slope)`` as `Activation.resolve` gives it; ("linear", 0.0) for the output layer.
+    initializer
+        Draws the values of grown connections.
+
+    Raises
+    ------
+    ShapeError
+        Arrays that do not fit the pattern.
+    TypeError
+        Arrays that are not writable, contiguous float32.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        pattern: Pattern,
+        values: F32,
+        bias: F32,
+        activation: tuple[str, float],
+        initializer: Initializer,
+    ) -> None:
+        self.index = index
+        self.activation = activation
+        self.initializer = initializer
+        self.version = 0
+        self._view: _kernels.LayerView | None = None
+        self._set(pattern, values, bias)
+
+    def _set(self, pattern: Pattern, values: F32, bias: F32) -> None:
+        values = _check_values("values", values, pattern.nnz, "a connection")
+        bias = _check_values("bias", bias, pattern.n_out, "a target neuron")
+        self._pattern, self._values, self._bias = pattern, values, bias
+
+    @property
+    def pattern(self) -> Pattern:
+        """The connections; `replace` changes them."""
+        return self._pattern
+
+    @property
+    def values(self) -> F32:
+        """The weights in pattern order, float32 (nnz,): the living array."""
+        return self._values
+
+    @property
+    def bias(self) -> F32:
+        """float32 (n_out,): the living array."""
+        return self._bias
+
+    @property
+    def n_in(self) -> int:
+        """Number of source neurons."""
+        return self._pattern.n_in
+
+    @property
+    def n_out(self) -> int:
+        """Number of target neurons."""
+        return self._pattern.n_out
+
+    @property
+    def nnz(self) -> int:
+        """Number of connections."""
+        return self._pattern.nnz
+
+    @property
+    def density(self) -> float:
+        """Connections as a part of all cells."""
+        return self._pattern.density
+
+    @property
+    def weights(self) -> csr_array[np.float32, tuple[int, int]]:
+        """A snapshot of the weights, SciPy CSR of shape (n_in, n_out): a copy whose arrays are read-only."""
+        values = self._values.copy()
+        values.setflags(write=False)
+        return self._pattern.to_scipy(values)
+
+    @property
+    def view(self) -> _kernels.LayerView:
+        """What the kernels take; made at first use and after every `replace`."""
+        if self._view is None:
+            p = self._pattern
+            self._view = _kernels.layer_view(
+                p.n_in, p.n_out, p.row_ptr, p.col_idx, *p.transposed, self._values, self._bias
+            )
+        return self._view
+
+    def __repr__(self) -> str:
+        return (
+            f"SparseLayer({self.index}, {self.n_in} -> {self.n_out}, {self.nnz} connections, "
+            f"density={self.density:.4g}, activation={self.activation})"
+        )
+
+    def replace(self, pattern: Pattern, values: F32, bias: F32 | None = None) -> None:
+        """Give the layer another pattern and its weights; `version` goes up.
+
+        Parameters
+        ----------
+        pattern
+            Of the same shape, unless neurons were removed; then `bias` is needed if n_out changed.
+        values
+            float32 (nnz,) in the order of `pattern`.
+        bias
+            None: the biases stay.
+        """
+        self._set(pattern, values, self._bias if bias is None else bias)
+        self._view = None
+        self.version += 1
+
+    def draw_grown(self, cells: Any, *, seed: int, step: int, threads: int | None = None) -> F32:
+        """Draw values of the cells (uint64) that evolution `step` grows, as the first weights were drawn."""
+        return self.initializer.draw_grown(
+            cells, self._pattern, seed=seed, layer=self.index, step=step, threads=threads
+        )

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Optimizers and learning-rate schedules."""
+
+from trulysparse.optim.adam import Adam
+from trulysparse.optim.base import OPTIMIZERS, Optimizer, get_optimizer, registered_optimizers
+from trulysparse.optim.schedules import (
+    Constant,
+    Cosine,
+    MultiStep,
+    Progress,
+    Schedule,
+    StepDecay,
+    Warmup,
+    get_schedule,
+)
+from trulysparse.optim.sgd import SGD
+
+__all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "Adam",
+    "Constant",
+    "Cosine",
+    "MultiStep",
+    "Optimizer",
+    "Progress",
+    "Schedule",
+    "StepDecay",
+    "Warmup",
+    "get_optimizer",
+    "get_schedule",
+    "registered_optimizers",
+]
