@@ -44,7 +44,7 @@ def _gradients(
 
 def _loss(net: ts.SparseMLP, X: np.ndarray, y: np.ndarray, seed_step: int = 0) -> float:
     """Return the training loss (dropout on, same draws) of the batch without moving anything."""
-    engine = Engine(net, ts.SGD(lr=0.0, momentum=0.0), seed=0, threads=1)
+    engine = Engine(net, ts.SGD(lr=1e-30, momentum=0.0), seed=0, threads=1)
     inputs = Inputs(X, net.sizes[0], None, "X")
     targets = net.loss.check_targets(y, net.sizes[-1], "y")
     loss, _ = engine.train_batch(inputs, targets, np.arange(len(X)), 0.0)
@@ -61,7 +61,7 @@ def test_gradients_equal_finite_differences(activation: ts.model.Activation, los
     )
     rng = np.random.default_rng(0)
     for layer in net.layers:
-        layer.values *= 2.0
+        layer.values[...] *= 2.0
         layer.bias[...] = rng.normal(scale=0.3, size=layer.n_out)
     weights, biases = _gradients(net, X, y)
     h = 2e-3
@@ -125,7 +125,7 @@ def test_clipping_bounds_the_joint_norm() -> None:
     X, y, _ = _problem("cross_entropy", 1)
     net = ts.SparseMLP((9, 20, 3), density=0.5, seed=0)
     for layer in net.layers:
-        layer.values *= 5
+        layer.values[...] *= 5
     before = [array.copy() for layer in net.layers for array in (layer.values, layer.bias)]
     engine = Engine(net, ts.SGD(lr=1.0, momentum=0.0, clip_norm=0.25), seed=0, threads=1)
     targets = net.loss.check_targets(y, 3, "y")

@@ -174,7 +174,7 @@ def test_unknown_names_suggest_the_nearest() -> None:
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, math.nan, "a lot", True])
 def test_a_drop_fraction_out_of_range_is_an_error(value: object) -> None:
-    with pytest.raises(ConfigError, match="the paper uses"):
+    with pytest.raises(ConfigError, match="drop_fraction must be a number in"):
         ts.SET(value)
 
 

@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from trulysparse.data import Dataset, load_dataset
 from trulysparse.errors import ConfigError
 from trulysparse.model import SparseMLP
-from trulysparse.optim import registered_optimizers
-from trulysparse.topology import ImportancePruning, registered_topologies
+from trulysparse.model.registry import nearest
+from trulysparse.optim import OPTIMIZERS
+from trulysparse.topology import TOPOLOGIES, ImportancePruning
 from trulysparse.trainer import EarlyStopping, Trainer
 
 Table = dict[str, Any]
@@ -30,11 +30,6 @@ def _arguments(function: Callable[..., Any], *without: str) -> list[str]:
 
 def _table_keys(tables: Mapping[str, Table]) -> dict[str, list[str]]:
     """Return the keys that each table may hold, given the names of optimizer and topology in `tables`."""
-    optimizers, topologies = registered_optimizers(), registered_topologies()
-    chosen = {
-        "optimizer": (optimizers, tables.get("optimizer", {}).get("name", "sgd")),
-        "topology": (topologies, tables.get("topology", {}).get("name", "set")),
-    }
     keys = {
         "data": ["name", "data"],
         "model": ["hidden", *_arguments(SparseMLP)],
@@ -43,19 +38,9 @@ def _table_keys(tables: Mapping[str, Table]) -> dict[str, list[str]]:
         "fit": _arguments(Trainer.fit),
         "early_stopping": _arguments(EarlyStopping),
     }
-    for table, (registry, name) in chosen.items():
-        if name not in registry:
-            raise ConfigError(
-                f"[{table}] name={name!r} is unknown: known are {', '.join(sorted(registry))}"
-                + _nearest(str(name), registry)
-            )
-        keys[table] = ["name", *_arguments(registry[name])]
+    for table, registry, default in (("optimizer", OPTIMIZERS, "sgd"), ("topology", TOPOLOGIES, "set")):
+        keys[table] = ["name", *registry.find(tables.get(table, {}).get("name", default)).config_keys()]
     return keys
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class RunConfig:
@@ -112,13 +97,13 @@ class RunConfig:
         for table, entries in self.tables.items():
             if table not in known:
                 raise ConfigError(
-                    f"unknown table [{table}]: known are {', '.join(known)}{_nearest(table, known)}"
+                    f"unknown table [{table}]: known are {', '.join(known)}{nearest(table, known)}"
                 )
             for key in entries:
                 if key not in known[table]:
                     raise ConfigError(
                         f"unknown key {key!r} in [{table}]: known are {', '.join(known[table])}"
-                        + _nearest(key, known[table])
+                        + nearest(key, known[table])
                     )
 
     def set(self, table: str, key: str, value: Any) -> None:
@@ -155,10 +140,8 @@ class RunConfig:
                 raise ConfigError(f"--set {key}: which one? Write {choices}")
             if not tables:
                 every = [f"{t}.{k}" for t, keys in known.items() for k in keys]
-                bare = {k.partition(".")[2]: k for k in every}
-                near = difflib.get_close_matches(key, bare, n=1)
-                hint = f"; did you mean {bare[near[0]]!r}?" if near else f": known are {', '.join(every)}"
-                raise ConfigError(f"--set {key}: no such key{hint}")
+                hint = nearest(key, {k.partition(".")[2] for k in every})
+                raise ConfigError(f"--set {key}: no such key{hint or ': known are ' + ', '.join(every)}")
             table = tables[0]
         self.set(table, key, value)
         self.check()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +51,13 @@ class Evolution:
 
 
 def apply_delta(
-    layer: SparseLayer, slots: Slots, delta: TopologyDelta, *, seed: int, evolution: int
+    layer: SparseLayer,
+    slots: Slots,
+    delta: TopologyDelta,
+    *,
+    seed: int,
+    evolution: int,
+    threads: int | None = None,
 ) -> None:
     """Rewire a layer: kept connections keep weight and optimizer state, grown ones start with none.
 
@@ -64,20 +71,23 @@ def apply_delta(
         What stays and what is new.
     seed, evolution : int
         Key the draw of new weights where the delta brings none.
+    threads : int, optional
+        Threads for the kernels; default all.
     """
     names = list(slots)
     carried = [layer.values, *(slots[name] for name in names)]
     if delta.grown.size == 0:
         if delta.mask is None:
             return
-        pattern, arrays = layer.pattern.keep(delta.mask, carried)
+        pattern, arrays = layer.pattern.keep(delta.mask, carried, threads=threads)
     else:
         values = delta.values
         if values is None:
-            values = layer.draw_grown(delta.grown, seed=seed, step=evolution)
+            values = layer.draw_grown(delta.grown, seed=seed, step=evolution, threads=threads)
         pattern, arrays = layer.pattern.rewire(
-            delta.mask, delta.grown, carried, [values, *(None for _ in names)]
+            delta.mask, delta.grown, carried, [values, *(None for _ in names)], threads=threads
         )
+    pattern.transpose(threads)
     layer.replace(pattern, arrays[0])
     slots.update(zip(names, arrays[1:], strict=True))
 
@@ -121,6 +131,7 @@ def evolve_network(
     """
     started = time.perf_counter()
     signals = Signals(seed, state.evolutions, threads)
+    carry_out = functools.partial(apply_delta, seed=seed, evolution=state.evolutions, threads=threads)
     count = len(net.layers)
     changes = []
     for layer in net.layers if layers is None else (net.layers[i] for i in layers):
@@ -130,12 +141,12 @@ def evolve_network(
             delta, _ = pruning.delta(layer, threads)
             if delta is not None:
                 pruned, _ = _change(delta)
-                apply_delta(layer, slots, delta, seed=seed, evolution=signals.evolution)
+                carry_out(layer, slots, delta)
         if topology is not None and topology.applies_to(layer.index, count):
             delta = topology.evolve(layer, signals, state.step)
             if delta is not None:
                 dropped, grown = _change(delta)
-                apply_delta(layer, slots, delta, seed=seed, evolution=signals.evolution)
+                carry_out(layer, slots, delta)
         if pruned or dropped or grown:
             changes.append(LayerChange(layer.index, before, pruned, dropped, grown))
     state.evolutions += 1

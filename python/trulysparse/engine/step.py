@@ -173,7 +173,7 @@ class Engine:
             x = hidden.activation
         last = net.layers[-1]
         _kernels.forward(last.view, x, space.output, activation=last.activation, threads=threads)
-        return net.loss.evaluate(
+        return net.loss(
             space.output, net.loss.batch(targets, rows, space.ld), rows.size, scale, space.output, threads
         )
 

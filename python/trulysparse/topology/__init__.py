@@ -2,12 +2,12 @@
 """Rules that change which connections exist: each says what to drop and what to grow, the engine does it."""
 
 from trulysparse.topology.base import (
+    TOPOLOGIES,
     Signals,
     Topology,
     TopologyDelta,
     get_topology,
     register_topology,
-    registered_topologies,
 )
 from trulysparse.topology.importance import ImportancePruning, PruningReport, get_pruning
 from trulysparse.topology.set import SET
@@ -15,6 +15,7 @@ from trulysparse.topology.static import Static
 
 __all__ = [
     "SET",
+    "TOPOLOGIES",
     "ImportancePruning",
     "PruningReport",
     "Signals",
@@ -24,5 +25,4 @@ __all__ = [
     "get_pruning",
     "get_topology",
     "register_topology",
-    "registered_topologies",
 ]

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from trulysparse.errors import ConfigError
 from trulysparse.model import Pattern, SparseLayer
+from trulysparse.model.registry import Configurable, Registry
 
 _LAYERS = ("hidden", "all")
 
@@ -68,11 +67,16 @@ class Signals:
             Sorted cells, the same for any thread count.
         """
         return pattern.draw_missing(
-            count, seed=self.seed, purpose="regrow_cells", layer=layer.index, step=self.evolution
+            count,
+            seed=self.seed,
+            purpose="regrow_cells",
+            layer=layer.index,
+            step=self.evolution,
+            threads=self.threads,
         )
 
 
-class Topology:
+class Topology(Configurable):
     """A rule that rewires layers; subclass it and write `evolve`.
 
     Parameters
@@ -82,7 +86,6 @@ class Topology:
         "all" includes it. A network with a single matrix has no hidden ones.
     """
 
-    name: ClassVar[str] = ""
     dynamic: ClassVar[bool] = True
     """False for rules that never change anything, so that no evolution runs."""
 
@@ -118,17 +121,13 @@ class Topology:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it evolves a layer")
 
-    def to_config(self) -> dict[str, Any]:
-        """Return name and constructor arguments, as a run file holds them."""
-        parameters = inspect.signature(type(self).__init__).parameters
-        return {"name": self.name} | {key: getattr(self, key) for key in parameters if key != "self"}
-
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.to_config().items() if k != "name")
+        arguments = ", ".join(f"{key}={getattr(self, key)!r}" for key in self.config_keys())
         return f"{type(self).__name__}({arguments})"
 
 
-_registry: dict[str, type[Topology]] = {}
+TOPOLOGIES: Registry[Topology] = Registry("topology", Topology)
+
 _T = TypeVar("_T", bound=Topology)
 
 
@@ -138,41 +137,18 @@ def register_topology(name: str) -> Callable[[type[_T]], type[_T]]:
     Raises
     ------
     ConfigError
-        If another class already has the name.
+        If another class has the name.
     """
-
-    def register(cls: type[_T]) -> type[_T]:
-        if _registry.get(name, cls).__qualname__ != cls.__qualname__:
-            raise ConfigError(f"a topology named {name!r} is registered already: {_registry[name]!r}")
-        cls.name = name
-        _registry[name] = cls
-        return cls
-
+    register: Callable[[type[_T]], type[_T]] = TOPOLOGIES.register(name)  # type: ignore[assignment]  # keeps the class
     return register
 
 
-def registered_topologies() -> dict[str, type[Topology]]:
-    """Return the known rules by name."""
-    return dict(_registry)
-
-
 def get_topology(spec: Topology | str | Mapping[str, Any]) -> Topology:
-    """Return a rule from itself, its name, or a mapping of name and arguments.
+    """Return a rule from itself, its name, or a mapping of ``name`` and arguments.
 
     Raises
     ------
     ConfigError
         If the name or an argument is unknown; the nearest known one is suggested.
     """
-    if isinstance(spec, Topology):
-        return spec
-    arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = arguments.pop("name", None)
-    if name not in _registry:
-        near = difflib.get_close_matches(str(name), _registry, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown topology {name!r}: known are {', '.join(sorted(_registry))}{hint}")
-    try:
-        return _registry[name](**arguments)
-    except TypeError as error:
-        raise ConfigError(f"topology {name!r}: {error}") from error
+    return TOPOLOGIES.get(spec)

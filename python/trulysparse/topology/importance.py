@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse import _kernels
-from trulysparse.errors import ConfigError
 from trulysparse.model import SparseLayer, SparseMLP
+from trulysparse.model.registry import Configurable, check_integer, check_number
 from trulysparse.topology.base import TopologyDelta
 
 
@@ -27,7 +25,7 @@ class PruningReport:
     connections_after: int
 
 
-class ImportancePruning:
+class ImportancePruning(Configurable):
     """Remove the incoming connections of the neurons that matter least.
 
     The importance of a hidden neuron is the sum of the absolute weights of its incoming connections. At an event,
@@ -49,15 +47,14 @@ class ImportancePruning:
     The defaults are those of the paper's sequential code: 29 events in 500 epochs, after epochs 210, 220, ..., 490.
     """
 
+    name: ClassVar[str] = "importance"
+
     def __init__(self, percentile: float = 20.0, *, start: int = 200, period: int = 10) -> None:
-        if isinstance(percentile, bool) or not isinstance(percentile, int | float) or not 0 < percentile < 100:
-            raise ConfigError(f"ImportancePruning: percentile={percentile!r} is not in (0, 100); the paper uses 20")
-        for key, value, least in (("start", start, 0), ("period", period, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"ImportancePruning: {key}={value!r} is not a whole number of at least {least}")
-        self.percentile = float(percentile)
-        self.start = start
-        self.period = period
+        self.percentile = check_number(
+            percentile, "ImportancePruning's percentile", low=0, high=100, low_open=True, high_open=True
+        )
+        self.start = check_integer(start, "ImportancePruning's start", low=0)
+        self.period = check_integer(period, "ImportancePruning's period", low=1)
 
     def due(self, finished_epoch: int) -> bool:
         """Whether an event follows epoch `finished_epoch` (from 0); never asked after the last."""
@@ -75,7 +72,7 @@ class ImportancePruning:
         threshold : float
         weak : ndarray of bool, shape (n_out,)
         """
-        col_ptr, _, perm = layer.pattern.transposed
+        col_ptr, _, perm = layer.pattern.transpose(threads)
         strength = _kernels.incoming_strength(col_ptr, perm, layer.values, threads).astype(np.float64)
         threshold = float(np.percentile(strength, self.percentile))
         return threshold, strength <= threshold
@@ -111,14 +108,10 @@ class ImportancePruning:
                 continue
             delta, report = self.delta(layer, threads)
             if delta is not None and delta.mask is not None:
-                pattern, (values,) = layer.pattern.keep(delta.mask, [layer.values])
+                pattern, (values,) = layer.pattern.keep(delta.mask, [layer.values], threads=threads)
                 layer.replace(pattern, values)
             reports.append(report)
         return reports
-
-    def to_config(self) -> dict[str, Any]:
-        """Return the constructor arguments, as a run file holds them."""
-        return {"percentile": self.percentile, "start": self.start, "period": self.period}
 
     def __repr__(self) -> str:
         return f"ImportancePruning({self.percentile!r}, start={self.start!r}, period={self.period!r})"
@@ -132,12 +125,4 @@ def get_pruning(spec: ImportancePruning | Mapping[str, Any] | None) -> Importanc
     ConfigError
         If an argument is unknown; the nearest known one is suggested.
     """
-    if spec is None or isinstance(spec, ImportancePruning):
-        return spec
-    known = [key for key in inspect.signature(ImportancePruning).parameters]
-    for key in spec:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"pruning: unknown key {key!r}: known are {', '.join(known)}{hint}")
-    return ImportancePruning(**spec)
+    return spec if spec is None or isinstance(spec, ImportancePruning) else ImportancePruning.from_config(spec)

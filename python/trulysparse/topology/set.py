@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from trulysparse import _kernels
 from trulysparse.errors import ConfigError, DivergenceError
 from trulysparse.model import SparseLayer
+from trulysparse.model.registry import check_number
 from trulysparse.topology.base import Signals, Topology, TopologyDelta, register_topology
 
 
@@ -36,13 +37,9 @@ class SET(Topology):
         self, drop_fraction: float = 0.3, *, layers: str = "hidden", compat: str | None = None
     ) -> None:
         super().__init__(layers=layers)
-        if isinstance(drop_fraction, bool) or not isinstance(drop_fraction, int | float):
-            raise ConfigError(f"SET: drop_fraction={drop_fraction!r} is not a number; the paper uses 0.3")
-        if not 0.0 <= drop_fraction <= 1.0:
-            raise ConfigError(f"SET: drop_fraction={drop_fraction!r} is outside [0, 1]; the paper uses 0.3")
         if compat not in (None, "wasap"):
             raise ConfigError(f'SET: compat={compat!r} is unknown; use None or "wasap"')
-        self.drop_fraction = float(drop_fraction)
+        self.drop_fraction = check_number(drop_fraction, "SET's drop_fraction", low=0, high=1)
         self.compat = compat
 
     def evolve(self, layer: SparseLayer, signals: Signals, step: int) -> TopologyDelta | None:
@@ -54,7 +51,7 @@ class SET(Topology):
             dropped = int(mask.size - np.count_nonzero(mask))
         else:
             mask, dropped = drop_by_sign(layer, self.drop_fraction, signals.threads)
-        survivors, _ = layer.pattern.keep(mask)
+        survivors, _ = layer.pattern.keep(mask, threads=signals.threads)
         return TopologyDelta(mask, signals.draw_missing(layer, survivors, dropped))
 
 

@@ -61,6 +61,7 @@ def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
             "trainer": trainer.to_config(),
             "state": trainer.state.counters(),
             "epochs": trainer.epochs,
+            "stop_reason": trainer.stop_reason,
             "history": trainer.history.rows,
             "callbacks": callbacks,
             "data": trainer.data_fingerprint,
@@ -130,6 +131,7 @@ def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
             restore_state(net, optimizer, tensors, metadata["state"]),
             rows=metadata["history"],
             epochs=metadata["epochs"],
+            stop_reason=metadata["stop_reason"],
             data_fingerprint=metadata["data"],
             callback_states=[
                 (

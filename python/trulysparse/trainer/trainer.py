@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 
 from trulysparse import _kernels
 from trulysparse.data import validation_split
-from trulysparse.engine import Engine, Evolution, TrainState, evolve_network
+from trulysparse.engine import (
+    Engine,
+    Evolution,
+    NetworkSnapshot,
+    TrainState,
+    evolve_network,
+    restore_network,
+)
 from trulysparse.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from trulysparse.model import Inputs, InputScaling, SparseMLP
+from trulysparse.model.registry import check_integer, check_seed
 from trulysparse.optim import SGD, Optimizer, Progress, get_optimizer
 from trulysparse.topology import SET, ImportancePruning, Topology, get_pruning, get_topology
 from trulysparse.trainer.callbacks import Callback, CallbackList
@@ -102,24 +110,25 @@ class Trainer:
         self.optimizer = SGD() if optimizer is None else get_optimizer(optimizer)
         self.topology = SET() if topology is None else get_topology(topology)
         self.pruning = get_pruning(pruning)
-        self.batch_size = _whole("batch_size", batch_size, 1)
+        self.batch_size = check_integer(batch_size, "batch_size", low=1)
         self.threads = threads
-        self.seed = _whole("seed", seed, 0)
+        self.seed = check_seed(seed)
         self.standardize = standardize
         self.micro_batch = micro_batch
-        self.validate_every = _whole("validate_every", validate_every, 1)
+        self.validate_every = check_integer(validate_every, "validate_every", low=1)
         self.callbacks = list(callbacks)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         if self.checkpoint is not None and self.checkpoint.suffix != ".safetensors":
             self.checkpoint = self.checkpoint / FILE_NAME
         self.checkpoint_every = (
-            None if checkpoint_every is None else _whole("checkpoint_every", checkpoint_every, 1)
+            None if checkpoint_every is None else check_integer(checkpoint_every, "checkpoint_every", low=1)
         )
         if self.checkpoint_every is not None and self.checkpoint is None:
             raise ConfigError("checkpoint_every is set but checkpoint (where to write them) is not; give both")
         self.progress = progress
         self.history = History()
         self.epochs: int | None = None
+        self.steps_per_epoch = 0
         self.stop_reason: str | None = None
         self.data_fingerprint: dict[str, Any] | None = None
         self._engine = Engine(
@@ -168,10 +177,12 @@ class Trainer:
         """
         if epochs is None:
             epochs = self.epochs if self.epochs is not None else 100
-        epochs = _whole("epochs", epochs, 0)
+        epochs = check_integer(epochs, "epochs", low=0)
         data = self._admit(X, y, validation)
+        if epochs != self.epochs:
+            self.stop_reason = None  # a run that stopped early goes on only if it is asked for more
         self.epochs = epochs
-        self.stop_reason = None
+        self.steps_per_epoch = data.inputs.n_samples // self.batch_size
         reporter = [ProgressReporter()] if self.progress else []
         callbacks = CallbackList([*self.callbacks, *reporter])
         with StopSignals() as signals:
@@ -179,7 +190,7 @@ class Trainer:
             try:
                 while self.state.epoch < epochs and self.stop_reason is None:
                     self._epoch(data, epochs, callbacks, signals)
-            except KeyboardInterrupt:
+            except TrainingInterrupted:
                 callbacks.on_fit_end(self, self.history)
                 raise
             if self.checkpoint is not None:
@@ -190,6 +201,12 @@ class Trainer:
     def stop(self, reason: str) -> None:
         """End the run after the epoch under way; callbacks call this."""
         self.stop_reason = reason
+
+    def restore(self, snapshot: NetworkSnapshot) -> None:
+        """Put an earlier network back; optimizer state, which belonged to other connections, starts again at zero."""
+        restore_network(self.net, snapshot)
+        fresh = TrainState.fresh(self.net, self.optimizer)
+        self.state.weight_slots, self.state.bias_slots = fresh.weight_slots, fresh.bias_slots
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write network, optimizer state, counters, history and settings to `path`, atomically."""
@@ -215,6 +232,7 @@ class Trainer:
         *,
         rows: Sequence[Mapping[str, Any]],
         epochs: int | None,
+        stop_reason: str | None,
         data_fingerprint: dict[str, Any] | None,
         callback_states: Sequence[tuple[str, Mapping[str, Any], Mapping[str, NDArray[Any]]]],
     ) -> None:
@@ -224,6 +242,7 @@ class Trainer:
         for row in rows:
             self.history.append(dict(row))
         self.epochs = epochs
+        self.stop_reason = stop_reason
         self.data_fingerprint = data_fingerprint
         if self.callbacks:
             names = [type(callback).__name__ for callback in self.callbacks]
@@ -252,9 +271,11 @@ class Trainer:
         """Check the data, hold back a validation part if asked, fit the scaling if none is there."""
         net = self.net
         y = np.asarray(y)
-        count = Inputs.count(X, net.sizes[0], where="X")
-        if len(y) != count:
-            raise DataError(f"X has {count} samples but y has {len(y)}; they must belong together row by row")
+        count = Inputs(X, net.sizes[0], None, "X").n_samples
+        if y.ndim == 0 or len(y) != count:
+            raise DataError(
+                f"X has {count} samples but y has {len(y) if y.ndim else 'none'}; they must belong together row by row"
+            )
         mark = fingerprint(X, y)
         if self.state.step and self.data_fingerprint not in (None, mark):
             raise DataError(
@@ -287,10 +308,9 @@ class Trainer:
     def _epoch(
         self, data: _Samples, epochs: int, callbacks: CallbackList, signals: StopSignals
     ) -> None:
-        state, size = self.state, self.batch_size
-        batches = data.inputs.n_samples // size
+        state, size, batches = self.state, self.batch_size, self.steps_per_epoch
         order = _kernels.shuffle(data.inputs.n_samples, seed=self.seed, purpose="shuffle", step=state.epoch)
-        callbacks.on_epoch_start(self, state.epoch)
+        callbacks.on_epoch_start(self, state.epoch + 1)
         if not state.evolved:
             self._evolve(callbacks)
         while state.batch < batches:
@@ -367,9 +387,3 @@ class Trainer:
         raise TrainingInterrupted(
             signals.received, None if self.checkpoint is None else str(self.checkpoint)
         )
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ConfigError(f"{name}={value!r} is not a whole number of at least {least}")
-    return int(value)
