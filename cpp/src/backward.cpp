@@ -78,7 +78,8 @@ void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) 
 
         const std::int64_t n = item.k_end - item.k_begin;
         if (sink.mode == Mode::accumulate) kernels.add(sink.gradient + item.k_begin, dw, n);
-        if (sink.mode == Mode::sgd) kernels.sgd(a.weights + item.k_begin, sink.velocity + item.k_begin, dw, n, sink.sgd);
+        if (sink.mode == Mode::sgd)
+            kernels.sgd(a.weights + item.k_begin, sink.velocity + item.k_begin, dw, n, sink.sgd);
 
         // dx may be x, which every piece of the row reads: it is written when all of them are done.
         if (!a.dx || whole_rows || !long_rows.completes(item, 0)) return;

@@ -10,8 +10,8 @@ namespace trulysparse {
 
 namespace {
 
-constexpr Index kSamples = 16;         // of a block: a cache line of the feature-major side
-constexpr Index kFeatures = 16;        // of a block
+constexpr Index kSamples = 16;   // of a block: a cache line of the feature-major side
+constexpr Index kFeatures = 16;  // of a block
 constexpr Index kFeaturesOfItem = 256;
 constexpr std::int64_t kParallelElements = 1 << 16;
 
@@ -137,21 +137,22 @@ void store_transposed(const float* a, Index features, Index ld, Index batch, flo
                 } else {
                     for (Index s = 0; s < samples; ++s)
                         for (Index c = 0; c < count; ++c)
-                            to[static_cast<std::size_t>(s) * to_stride + c] = from[static_cast<std::size_t>(c) * from_stride + s];
+                            to[static_cast<std::size_t>(s) * to_stride + c] =
+                                from[static_cast<std::size_t>(c) * from_stride + s];
                 }
             }
     });
 }
 
-#define TS_DENSE(T)                                                                                                  \
-    template void load_dense(const T*, std::int64_t, std::int64_t, const std::int64_t*, Index, Index, const float*,  \
+#define TS_DENSE(T)                                                                                                 \
+    template void load_dense(const T*, std::int64_t, std::int64_t, const std::int64_t*, Index, Index, const float*, \
                              const float*, float*, Index, int);
-#define TS_CSR(T, I)                                                                                                \
+#define TS_CSR(T, I)                                                                                              \
     template void load_csr(const T*, const I*, const I*, const std::int64_t*, Index, Index, const float*, float*, \
                            Index, int);
-#define TS_ALL(T)               \
-    TS_DENSE(T)                 \
-    TS_CSR(T, std::int32_t)     \
+#define TS_ALL(T)           \
+    TS_DENSE(T)             \
+    TS_CSR(T, std::int32_t) \
     TS_CSR(T, std::int64_t)
 
 TS_ALL(std::uint8_t)

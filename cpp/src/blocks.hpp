@@ -16,7 +16,7 @@ namespace trulysparse {
 
 inline std::size_t size_of(std::int64_t n) { return static_cast<std::size_t>(n); }
 
-// The first i in [low, high) for which `reached(i)`, else high; `reached` never falls back to false. Fast when i is near.
+// The first i in [low, high) for which `reached(i)`, else high; once reached, always reached. Fast when i is near.
 template <class Reached>
 std::int64_t gallop(std::int64_t low, std::int64_t high, Reached reached) {
     std::int64_t step = 1, last = low;

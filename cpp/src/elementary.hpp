@@ -31,20 +31,28 @@ inline double portable_log(double x) {
 }
 
 // ln(1 - p) for 0 < p < 1, exact also for tiny p.
-inline double portable_log1m(double p) {
-    return p < 0.25 ? 2.0 * small_atanh(-p / (2.0 - p)) : portable_log(1.0 - p);
-}
+inline double portable_log1m(double p) { return p < 0.25 ? 2.0 * small_atanh(-p / (2.0 - p)) : portable_log(1.0 - p); }
 
 // sin and cos of 2 pi u for u in [0, 1).
 inline void portable_sincos(double u, double& sine, double& cosine) {
     constexpr double kTwoPi = 6.28318530717958647693;
     const int quarter = static_cast<int>(4.0 * u + 0.5);
     const double a = kTwoPi * (u - 0.25 * quarter), z = a * a;
-    const double s = a * (1 + z * (-1.0 / 6 + z * (1.0 / 120 + z * (-1.0 / 5040 + z * (1.0 / 362880 +
-                     z * (-1.0 / 39916800 + z * (1.0 / 6227020800.0 + z * (-1.0 / 1307674368000.0))))))));
-    const double c = 1 + z * (-1.0 / 2 + z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 +
-                     z * (-1.0 / 3628800 + z * (1.0 / 479001600.0 + z * (-1.0 / 87178291200.0 +
-                     z * (1.0 / 20922789888000.0))))))));
+    constexpr double kSine[] = {1.0,          -1.0 / 6,        1.0 / 120,          -1.0 / 5040,
+                                1.0 / 362880, -1.0 / 39916800, 1.0 / 6227020800.0, -1.0 / 1307674368000.0};
+    constexpr double kCosine[] = {1.0,
+                                  -1.0 / 2,
+                                  1.0 / 24,
+                                  -1.0 / 720,
+                                  1.0 / 40320,
+                                  -1.0 / 3628800,
+                                  1.0 / 479001600.0,
+                                  -1.0 / 87178291200.0,
+                                  1.0 / 20922789888000.0};
+    double s = kSine[7], c = kCosine[8];
+    for (int term = 6; term >= 0; --term) s = kSine[term] + z * s;
+    for (int term = 7; term >= 0; --term) c = kCosine[term] + z * c;
+    s *= a;
     const bool odd = quarter & 1, negative_sine = quarter & 2, negative_cosine = (quarter + 1) & 2;
     sine = odd ? c : s;
     cosine = odd ? s : c;

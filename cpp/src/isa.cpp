@@ -44,9 +44,12 @@ void require_available(Isa isa, const std::string& where) {
 
 const char* isa_name(Isa isa) {
     switch (isa) {
-        case Isa::avx2: return "avx2";
-        case Isa::avx512: return "avx512";
-        default: return "baseline";
+        case Isa::avx2:
+            return "avx2";
+        case Isa::avx512:
+            return "avx512";
+        default:
+            return "baseline";
     }
 }
 
@@ -87,9 +90,12 @@ void set_isa(Isa isa) {
 const KernelTable& active_kernels() {
 #if TRULYSPARSE_X86
     switch (active_isa()) {
-        case Isa::avx512: return avx512_kernels();
-        case Isa::avx2: return avx2_kernels();
-        default: break;
+        case Isa::avx512:
+            return avx512_kernels();
+        case Isa::avx2:
+            return avx2_kernels();
+        default:
+            break;
     }
 #else
     active_isa();

@@ -21,7 +21,7 @@ struct Tile {
     Index col, width;
 };
 
-// Tiles of `widest` columns, then narrower ones for the rest. ld: a multiple of 16.
+// Tiles of `widest` columns (16 times a power of two), then narrower ones for the rest. ld: a multiple of 16.
 inline std::vector<Tile> column_tiles(Index ld, Index widest) {
     std::vector<Tile> tiles;
     for (Index col = 0; col < ld;) {
@@ -66,7 +66,9 @@ public:
         ones_ = Buffer<float>(static_cast<std::size_t>(most), 1.0f);
     }
 
-    float* partial(const Item& item) { return slot(plan_.long_rows[static_cast<std::size_t>(item.long_row)], item.piece); }
+    float* partial(const Item& item) {
+        return slot(plan_.long_rows[static_cast<std::size_t>(item.long_row)], item.piece);
+    }
 
     // True for the one caller that now has to finish the row; the other pieces' partial sums are then visible.
     bool completes(const Item& item, std::size_t tile) {

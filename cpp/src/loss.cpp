@@ -53,7 +53,9 @@ LossSum softmax_cross_entropy(const float* z, const std::int32_t* y, Index n, In
     const KernelTable& kernels = active_kernels();
     Buffer<Sample> samples(static_cast<std::size_t>(batch));
     for_tiles(n, batch, ld, threads, [&](Index col, Index columns) {
-        const auto at = [&](Index i, Index b) { return static_cast<std::size_t>(i) * static_cast<std::size_t>(ld) + col + b; };
+        const auto at = [&](Index i, Index b) {
+            return static_cast<std::size_t>(i) * static_cast<std::size_t>(ld) + col + b;
+        };
         float largest[16], sum[16], labelled[16];
         std::int32_t argmax[16];
         for (Index b = 0; b < columns; ++b) labelled[b] = z[at(y[col + b], b)];  // before delta overwrites it
@@ -107,7 +109,8 @@ void sigmoid(const float* z, Index n, Index batch, Index ld, float* proba, int t
     parallel_for(blocks, threads, [&](std::int64_t block, int) {
         const std::int64_t begin = block * rows_of_block * ld;
         const Index rows = n - static_cast<Index>(block * rows_of_block);
-        kernels.sigmoid(z + begin, proba + begin, static_cast<std::int64_t>(rows < rows_of_block ? rows : rows_of_block) * ld);
+        kernels.sigmoid(z + begin, proba + begin,
+                        static_cast<std::int64_t>(rows < rows_of_block ? rows : rows_of_block) * ld);
     });
     clear_padding(proba, n, batch, ld);
 }
@@ -120,7 +123,8 @@ LossSum mean_squared_error(const float* z, const float* t, Index n, Index batch,
     for_tiles(n, batch, ld, threads, [&](Index col, Index columns) {
         double loss[16] = {};
         for (Index i = 0; i < n; ++i) {
-            const std::size_t at = static_cast<std::size_t>(i) * static_cast<std::size_t>(ld) + static_cast<std::size_t>(col);
+            const std::size_t at =
+                static_cast<std::size_t>(i) * static_cast<std::size_t>(ld) + static_cast<std::size_t>(col);
             float difference[16];
             for (int b = 0; b < 16; ++b) difference[b] = z[at + b] - t[at + b];
             for (int b = 0; b < 16; ++b)

@@ -24,7 +24,8 @@ void incoming_strength(const Offset* col_ptr, const Offset* perm, Index cols, co
 }
 
 template <class Offset>
-std::uint64_t drop_incoming(const PatternView<Offset>& p, const std::uint8_t* targets, std::uint8_t* mask, int threads) {
+std::uint64_t drop_incoming(const PatternView<Offset>& p, const std::uint8_t* targets, std::uint8_t* mask,
+                            int threads) {
     const Chunks chunks(static_cast<std::int64_t>(p.nnz()), 65536);
     std::vector<std::uint64_t> dropped(size_of(chunks.count()));
     parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
@@ -38,8 +39,8 @@ std::uint64_t drop_incoming(const PatternView<Offset>& p, const std::uint8_t* ta
     return sums_before(dropped);
 }
 
-#define INSTANTIATE(Offset)                                                                                     \
-    template void incoming_strength(const Offset*, const Offset*, Index, const float*, float*, int);            \
+#define INSTANTIATE(Offset)                                                                          \
+    template void incoming_strength(const Offset*, const Offset*, Index, const float*, float*, int); \
     template std::uint64_t drop_incoming(const PatternView<Offset>&, const std::uint8_t*, std::uint8_t*, int);
 TRULYSPARSE_FOR_EACH_OFFSET(INSTANTIATE)
 #undef INSTANTIATE

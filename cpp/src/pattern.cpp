@@ -67,7 +67,7 @@ Carried<Offset> make_result(Index rows, Index cols, std::uint64_t nnz, std::size
     return out;
 }
 
-// Appends connections to a result from a given position on, and what they carry: array by array, a small room at a time.
+// Appends connections to a result from a given position on, and what they carry, a small room at a time.
 template <class Offset>
 class Writer {
 public:
@@ -232,11 +232,12 @@ void validate(const PatternView<Offset>& p, std::uint64_t nnz) {
     }
 }
 
-// A stable counting sort by column in two levels: row blocks scatter into buckets of columns, then each bucket sorts itself.
+// A stable counting sort by column in two levels: row blocks scatter into buckets of columns, which sort themselves.
 template <class Offset>
 Transposed<Offset> transpose(const PatternView<Offset>& p, int threads) {
     const auto nnz = static_cast<std::int64_t>(p.nnz());
-    Transposed<Offset> t{Buffer<Offset>(size_of(p.cols) + 1), Buffer<Index>(size_of(nnz)), Buffer<Offset>(size_of(nnz))};
+    Transposed<Offset> t{Buffer<Offset>(size_of(p.cols) + 1), Buffer<Index>(size_of(nnz)),
+                         Buffer<Offset>(size_of(nnz))};
     if (nnz <= kSerialTranspose) return transpose_small(p, std::move(t));
 
     const int shift = bucket_shift(static_cast<std::uint64_t>(p.cols),
@@ -372,7 +373,7 @@ Carried<Offset> unite(const std::vector<PatternView<Offset>>& patterns,
         return work;
     };
     const RowBlocks<decltype(work_before)> blocks(rows, work_before);
-    // Calls visit(column, pattern, position, first of this column) over the union of row i, columns and patterns ascending.
+    // Calls visit(column, pattern, position, first of its column) over the union of row i, columns and patterns ascending.
     auto merge_row = [&](Index i, std::vector<std::int64_t>& at, auto visit) {
         for (std::size_t s = 0; s < n_patterns; ++s) at[s] = patterns[s].row_ptr[i];
         for (;;) {
@@ -469,7 +470,8 @@ Buffer<Cell> draw_missing(const PatternView<Offset>& p, std::uint64_t count, con
         const Chunks chunks(static_cast<std::int64_t>(count), 16384);
         parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
             FreeCells<Offset> cells(p);
-            for (std::int64_t d = chunks.begin(c); d < chunks.end(c); ++d) out[size_of(d)] = cells.at(ranks[size_of(d)]);
+            for (std::int64_t d = chunks.begin(c); d < chunks.end(c); ++d)
+                out[size_of(d)] = cells.at(ranks[size_of(d)]);
         });
         return out;
     }
@@ -516,19 +518,19 @@ Pattern<Offset> from_cells(Index rows, Index cols, const Cell* cells, std::uint6
     return out;
 }
 
-#define INSTANTIATE(Offset)                                                                                            \
-    template void check_holdable<Offset>(std::int64_t, std::int64_t, std::uint64_t);                                   \
-    template void validate(const PatternView<Offset>&, std::uint64_t);                                                 \
-    template Transposed<Offset> transpose(const PatternView<Offset>&, int);                                            \
-    template Carried<Offset> keep(const PatternView<Offset>&, const std::uint8_t*, const std::vector<const float*>&,   \
-                                  int);                                                                                \
-    template Carried<Offset> rewire(const PatternView<Offset>&, const std::uint8_t*, const Cell*, std::uint64_t,       \
-                                    const std::vector<const float*>&, const std::vector<const float*>&, int);          \
-    template Carried<Offset> unite(const std::vector<PatternView<Offset>>&,                                            \
-                                   const std::vector<std::vector<const float*>>&, int);                                \
-    template Carried<Offset> select(const PatternView<Offset>&, const Index*, Index, const Index*, Index,              \
-                                    const std::vector<const float*>&, int);                                            \
-    template Buffer<Cell> draw_missing(const PatternView<Offset>&, std::uint64_t, const Stream&, int);                 \
+#define INSTANTIATE(Offset)                                                                                          \
+    template void check_holdable<Offset>(std::int64_t, std::int64_t, std::uint64_t);                                 \
+    template void validate(const PatternView<Offset>&, std::uint64_t);                                               \
+    template Transposed<Offset> transpose(const PatternView<Offset>&, int);                                          \
+    template Carried<Offset> keep(const PatternView<Offset>&, const std::uint8_t*, const std::vector<const float*>&, \
+                                  int);                                                                              \
+    template Carried<Offset> rewire(const PatternView<Offset>&, const std::uint8_t*, const Cell*, std::uint64_t,     \
+                                    const std::vector<const float*>&, const std::vector<const float*>&, int);        \
+    template Carried<Offset> unite(const std::vector<PatternView<Offset>>&,                                          \
+                                   const std::vector<std::vector<const float*>>&, int);                              \
+    template Carried<Offset> select(const PatternView<Offset>&, const Index*, Index, const Index*, Index,            \
+                                    const std::vector<const float*>&, int);                                          \
+    template Buffer<Cell> draw_missing(const PatternView<Offset>&, std::uint64_t, const Stream&, int);               \
     template Pattern<Offset> from_cells(Index, Index, const Cell*, std::uint64_t, int);
 TRULYSPARSE_FOR_EACH_OFFSET(INSTANTIATE)
 #undef INSTANTIATE

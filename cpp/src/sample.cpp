@@ -52,7 +52,8 @@ void check_scale(std::uint64_t n_scale, Index cols) {
 template <class Offset>
 Pattern<Offset> sample_bernoulli(Index rows, Index cols, double density, const Stream& stream, int threads) {
     if (!(density >= 0.0 && density <= 1.0))
-        throw InvalidArgument("sample_bernoulli: density " + to_string(density) + " is not a probability; 0..1 allowed");
+        throw InvalidArgument("sample_bernoulli: density " + to_string(density) +
+                              " is not a probability; 0..1 allowed");
     check_holdable<Offset>(rows, cols, 0);
     const double per_row = density * static_cast<double>(cols), expected = per_row * static_cast<double>(rows);
     if (expected / 2 > static_cast<double>(std::numeric_limits<Offset>::max()))  // hopeless: say so before sampling
@@ -72,7 +73,8 @@ Pattern<Offset> sample_bernoulli(Index rows, Index cols, double density, const S
         part.row_counts.resize(size_of(n));
         for (std::int64_t i = chunks.begin(c); i < chunks.end(c); ++i) {
             const std::size_t before = part.cols.size();
-            walk_row(static_cast<std::uint64_t>(i), cols, inverse_log, stream, [&](Index j) { part.cols.push_back(j); });
+            walk_row(static_cast<std::uint64_t>(i), cols, inverse_log, stream,
+                     [&](Index j) { part.cols.push_back(j); });
             part.row_counts[size_of(i - chunks.begin(c))] = static_cast<Index>(part.cols.size() - before);
         }
     });
@@ -96,7 +98,8 @@ Pattern<Offset> sample_bernoulli(Index rows, Index cols, double density, const S
 }
 
 template <class Offset>
-Pattern<Offset> sample_with_replacement(Index rows, Index cols, std::uint64_t draws, const Stream& stream, int threads) {
+Pattern<Offset> sample_with_replacement(Index rows, Index cols, std::uint64_t draws, const Stream& stream,
+                                        int threads) {
     check_holdable<Offset>(rows, cols, 0);
     const std::uint64_t cells = static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(cols);
     if (cells == 0 && draws > 0)
@@ -141,11 +144,11 @@ void draw_values(const PatternView<Offset>& p, Distribution distribution, const 
     });
 }
 
-#define INSTANTIATE(Offset)                                                                                            \
-    template Pattern<Offset> sample_bernoulli(Index, Index, double, const Stream&, int);                               \
-    template Pattern<Offset> sample_with_replacement(Index, Index, std::uint64_t, const Stream&, int);                 \
-    template Pattern<Offset> sample_exact(Index, Index, std::uint64_t, const Stream&, int);                            \
-    template void draw_values(const PatternView<Offset>&, Distribution, const float*, std::uint64_t, const Stream&,    \
+#define INSTANTIATE(Offset)                                                                                         \
+    template Pattern<Offset> sample_bernoulli(Index, Index, double, const Stream&, int);                            \
+    template Pattern<Offset> sample_with_replacement(Index, Index, std::uint64_t, const Stream&, int);              \
+    template Pattern<Offset> sample_exact(Index, Index, std::uint64_t, const Stream&, int);                         \
+    template void draw_values(const PatternView<Offset>&, Distribution, const float*, std::uint64_t, const Stream&, \
                               float*, int);
 TRULYSPARSE_FOR_EACH_OFFSET(INSTANTIATE)
 #undef INSTANTIATE

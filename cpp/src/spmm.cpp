@@ -69,7 +69,7 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
         ForwardBlock job{};
         job.ld = a.ld;
         job.x = a.x + tile.col;
-        job.block = {item.row_end - item.row_begin, own.start.data(), a.row_idx + item.k_begin,
+        job.block = {item.row_end - item.row_begin, own.start.data(),   a.row_idx + item.k_begin,
                      a.weights + item.k_begin,      nnz - item.k_begin, prefetch};
         if (a.perm) {
             gather(a.perm + item.k_begin, a.weights, item.k_end - item.k_begin, own.weights.data());

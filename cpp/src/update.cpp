@@ -19,7 +19,8 @@ void for_blocks(std::uint64_t n, int threads, Body body) {
     if (blocks < threads) threads = blocks > 0 ? static_cast<int>(blocks) : 1;
     parallel_for(blocks, threads, [&](std::int64_t block, int) {
         const std::uint64_t begin = static_cast<std::uint64_t>(block) * kBlock;
-        body(begin, static_cast<std::int64_t>(n - begin < kBlock ? n - begin : kBlock), static_cast<std::size_t>(block));
+        body(begin, static_cast<std::int64_t>(n - begin < kBlock ? n - begin : kBlock),
+             static_cast<std::size_t>(block));
     });
 }
 
@@ -46,7 +47,8 @@ double sum_of_squares(const float* g, std::uint64_t n, int threads) {
         double lanes[8] = {};
         std::int64_t i = 0;
         for (; i + 8 <= count; i += 8)
-            for (int l = 0; l < 8; ++l) lanes[l] += static_cast<double>(values[i + l]) * static_cast<double>(values[i + l]);
+            for (int l = 0; l < 8; ++l)
+                lanes[l] += static_cast<double>(values[i + l]) * static_cast<double>(values[i + l]);
         for (; i < count; ++i) lanes[0] += static_cast<double>(values[i]) * static_cast<double>(values[i]);
         for (int width = 4; width > 0; width /= 2)
             for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];

@@ -9,8 +9,7 @@ template <class Offset>
 WorkPlan plan_work(const Offset* ptr, Index rows) {
     WorkPlan plan;
     const auto at = [ptr](Index row) { return static_cast<std::int64_t>(ptr[row]); };
-    if (rows > 0)
-        plan.items.reserve(static_cast<std::size_t>((at(rows) - at(0) + kRowCost * rows) / kGrain + 1));
+    if (rows > 0) plan.items.reserve(static_cast<std::size_t>((at(rows) - at(0) + kRowCost * rows) / kGrain + 1));
 
     Index begin = 0;  // first row of the open item
     std::int64_t cost = 0;

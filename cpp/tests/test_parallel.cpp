@@ -67,25 +67,27 @@ TEST_CASE("test_parallel_for_rethrows_the_exception_of_the_lowest_failing_item")
 }
 
 TEST_CASE("test_parallel_for_nested_runs_serially") {
-    std::atomic<int> runs{0}, other_threads{0};
-    parallel_for(4, 2, [&](std::int64_t, int) {
-        const std::thread::id outer = std::this_thread::get_id();
-        parallel_for(5, 7, [&](std::int64_t, int thread) {
-            ++runs;
-            if (thread != 0 || std::this_thread::get_id() != outer) ++other_threads;
+    for (int outer_threads : {1, 2}) {
+        std::atomic<int> runs{0}, other_threads{0};
+        parallel_for(4, outer_threads, [&](std::int64_t, int) {
+            const std::thread::id outer = std::this_thread::get_id();
+            parallel_for(5, 7, [&](std::int64_t, int thread) {
+                ++runs;
+                if (thread != 0 || std::this_thread::get_id() != outer) ++other_threads;
+            });
         });
-    });
-    CHECK(runs == 20);
-    CHECK(other_threads == 0);
+        CHECK(runs == 20);
+        CHECK(other_threads == 0);
+    }
 }
 
 #if defined(__SSE2__) || defined(__aarch64__)
 namespace {
 bool denormals_live() {
-    volatile float tiny = 1e-40f;
-    volatile float one = 1.0f;
-    volatile float product = tiny * one;
-    return product != 0.0f;
+    volatile float small = 1e-30f, tiny = 1e-40f, large = 1e30f;
+    volatile float as_result = small * 1e-10f, as_input = tiny * large;
+    CHECK((as_result == 0.0f) == (as_input == 0.0f));
+    return as_input != 0.0f;
 }
 }  // namespace
 
@@ -102,7 +104,9 @@ TEST_CASE("test_denormals_are_flushed_inside_and_restored_after") {
     {
         const FlushDenormals outer;
         CHECK_FALSE(denormals_live());
-        { const FlushDenormals inner; }
+        {
+            const FlushDenormals inner;
+        }
         CHECK_FALSE(denormals_live());
     }
     CHECK(denormals_live());

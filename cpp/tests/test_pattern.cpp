@@ -13,6 +13,8 @@ using namespace trulysparse;
 
 namespace {
 
+constexpr const std::uint8_t* kKeepAll = nullptr;
+
 Stream stream_of(std::uint64_t seed) { return {seed, Purpose::regrow_cells, 0, 1}; }
 
 template <class Offset>
@@ -99,7 +101,8 @@ TEST_CASE_TEMPLATE("test_keep_and_rewire_equal_the_oracle", Offset, std::int32_t
             const Buffer<Cell> drawn = draw_missing(left, std::min<std::uint64_t>(free, 1 + n / 3), stream_of(1), 1);
             const std::vector<Cell> grown(drawn.begin(), drawn.end());
             const std::vector<float> fill = testing::random_floats(grown.size(), 4);
-            const auto rewired = ref::rewire<Offset>(layer.view(), mask, grown, {w.data(), v.data()}, {fill.data(), nullptr});
+            const auto rewired =
+                ref::rewire<Offset>(layer.view(), mask, grown, {w.data(), v.data()}, {fill.data(), nullptr});
             CHECK_NOTHROW(validate(rewired.pattern.view(), rewired.pattern.col_idx.size()));
             for (int threads : testing::kThreads) {
                 CHECK(same(keep(layer.view(), mask.data(), {w.data(), v.data()}, threads), survivors));
@@ -108,8 +111,8 @@ TEST_CASE_TEMPLATE("test_keep_and_rewire_equal_the_oracle", Offset, std::int32_t
                                   {fill.data(), nullptr}, threads),
                            rewired));
                 if (m == 2)
-                    CHECK(same(rewire(layer.view(), static_cast<const std::uint8_t*>(nullptr), grown.data(),
-                                      grown.size(), {w.data(), v.data()}, {fill.data(), nullptr}, threads),
+                    CHECK(same(rewire(layer.view(), kKeepAll, grown.data(), grown.size(), {w.data(), v.data()},
+                                      {fill.data(), nullptr}, threads),
                                rewired));
             }
         }
@@ -134,7 +137,7 @@ TEST_CASE("test_rewire_refuses_grown_cells_that_are_unsorted_repeated_outside_or
     }();
     for (int threads : testing::kThreads) {
         auto attempt = [&](std::vector<Cell> grown) {
-            return message_of([&] { rewire(layer.view(), static_cast<const std::uint8_t*>(nullptr), grown.data(), grown.size(), {}, {}, threads); });
+            return message_of([&] { rewire(layer.view(), kKeepAll, grown.data(), grown.size(), {}, {}, threads); });
         };
         CHECK(attempt(missing) == "");
         auto grown = missing;
@@ -150,10 +153,13 @@ TEST_CASE("test_rewire_refuses_grown_cells_that_are_unsorted_repeated_outside_or
         grown = missing;
         grown.insert(std::lower_bound(grown.begin(), grown.end(), kept), kept);
         CHECK(has(attempt(grown), "is a connection that is kept"));
-        CHECK(has(attempt(grown), "(row " + std::to_string(kept / 50000) + ", column " + std::to_string(kept % 50000) + ")"));
+        CHECK(has(attempt(grown),
+                  "(row " + std::to_string(kept / 50000) + ", column " + std::to_string(kept % 50000) + ")"));
     }
     const std::vector<float> w(layer.nnz());
-    CHECK_THROWS_AS(rewire(layer.view(), static_cast<const std::uint8_t*>(nullptr), static_cast<const Cell*>(nullptr), 0, {w.data(), w.data()}, {nullptr}, 1), InvalidArgument);
+    CHECK_THROWS_AS(
+        rewire(layer.view(), kKeepAll, static_cast<const Cell*>(nullptr), 0, {w.data(), w.data()}, {nullptr}, 1),
+        InvalidArgument);
 }
 
 TEST_CASE_TEMPLATE("test_unite_equals_the_oracle", Offset, std::int32_t, std::int64_t) {
@@ -165,7 +171,7 @@ TEST_CASE_TEMPLATE("test_unite_equals_the_oracle", Offset, std::int32_t, std::in
         const auto b = keep(layer.view(), random_mask(n, 2).data(), {}, 1).pattern;
         const std::uint64_t free = b.view().cells() - static_cast<std::uint64_t>(b.view().nnz());
         const Buffer<Cell> grown = draw_missing(b.view(), std::min<std::uint64_t>(free, n / 4), stream_of(3), 1);
-        const auto c = rewire(b.view(), static_cast<const std::uint8_t*>(nullptr), grown.data(), grown.size(), {}, {}, 1).pattern;
+        const auto c = rewire(b.view(), kKeepAll, grown.data(), grown.size(), {}, {}, 1).pattern;
         const std::vector<PatternView<Offset>> patterns{a.view(), b.view(), c.view()};
         std::vector<std::vector<float>> values;
         std::vector<std::vector<const float*>> arrays, none(3);
@@ -254,7 +260,7 @@ TEST_CASE_TEMPLATE("test_draw_missing_draws_distinct_free_cells_at_every_count",
             REQUIRE(first.size() == count);
             CHECK(std::adjacent_find(first.begin(), first.end(), std::greater_equal<Cell>()) == first.end());
             // rewire accepts only cells that are sorted, inside the layer and not connections yet.
-            CHECK_NOTHROW(rewire(layer.view(), static_cast<const std::uint8_t*>(nullptr), first.data(), count, {}, {}, 1));
+            CHECK_NOTHROW(rewire(layer.view(), kKeepAll, first.data(), count, {}, {}, 1));
             for (int threads : testing::kThreads)
                 CHECK(testing::same_bits(first, draw_missing(layer.view(), count, stream_of(5), threads)));
             if (count == free) CHECK(std::vector<Cell>(first.begin(), first.end()) == ref::missing(layer.view()));
@@ -285,7 +291,8 @@ TEST_CASE("test_draw_missing_gives_every_free_cell_the_same_chance") {
         const int seeds = 4000;
         std::map<Cell, int> counts;
         for (int seed = 0; seed < seeds; ++seed)
-            for (Cell cell : draw_missing(layer.view(), count, stream_of(static_cast<std::uint64_t>(seed)), 1)) ++counts[cell];
+            for (Cell cell : draw_missing(layer.view(), count, stream_of(static_cast<std::uint64_t>(seed)), 1))
+                ++counts[cell];
         CHECK(counts.size() == missing.size());
         const double share = static_cast<double>(count) / free;
         double chi = 0;
@@ -303,7 +310,8 @@ TEST_CASE("test_draw_missing_gives_every_set_the_same_chance") {
         const int seeds = 20000;
         std::map<std::vector<Cell>, int> counts;
         for (int seed = 0; seed < seeds; ++seed) {
-            const Buffer<Cell> drawn = draw_missing(layer.view(), count, stream_of(static_cast<std::uint64_t>(seed)), 1);
+            const Buffer<Cell> drawn =
+                draw_missing(layer.view(), count, stream_of(static_cast<std::uint64_t>(seed)), 1);
             ++counts[std::vector<Cell>(drawn.begin(), drawn.end())];
         }
         CHECK(counts.size() == 10);
@@ -326,7 +334,7 @@ TEST_CASE("test_draw_missing_reaches_cells_beyond_32_bits") {
     const double median = static_cast<double>(drawn[500]) / static_cast<double>(p.cells());
     CHECK(std::fabs(median - 0.5) < 4 * 0.5 / std::sqrt(1000.0));
     const Cell last = p.cells() - 1;
-    const auto out = rewire(p, static_cast<const std::uint8_t*>(nullptr), &last, 1, {}, {}, 2);
+    const auto out = rewire(p, kKeepAll, &last, 1, {}, {}, 2);
     CHECK(out.pattern.col_idx[1] == n - 1);
     CHECK(out.pattern.row_ptr[static_cast<std::size_t>(n) - 1] == 1);
     CHECK(out.pattern.view().nnz() == 2);
@@ -402,12 +410,12 @@ TEST_CASE_TEMPLATE("test_operations_catch_overflow_of_narrow_positions", Offset,
     CHECK(testing::same_bits(t.row_idx, wide_t.row_idx));
     CHECK(std::equal(t.perm.begin(), t.perm.end(), wide_t.perm.begin(), wide_t.perm.end()));
     CHECK(std::equal(t.col_ptr.begin(), t.col_ptr.end(), wide_t.col_ptr.begin(), wide_t.col_ptr.end()));
-    CHECK(testing::same_bits(draw_missing(p.view(), 40000, stream_of(1), 2), draw_missing(wide.view(), 40000, stream_of(1), 2)));
+    CHECK(testing::same_bits(draw_missing(p.view(), 40000, stream_of(1), 2),
+                             draw_missing(wide.view(), 40000, stream_of(1), 2)));
 
     // One more than fits.
     const Cell one = 0;
-    const std::uint8_t* all = nullptr;
-    CHECK_THROWS_AS(rewire(p.view(), all, &one, 1, {}, {}, 1), InvalidArgument);
+    CHECK_THROWS_AS(rewire(p.view(), kKeepAll, &one, 1, {}, {}, 1), InvalidArgument);
     std::vector<std::uint8_t> mask(most, 1);
     mask[3] = 0;
     const auto swapped = rewire(p.view(), mask.data(), &one, 1, {}, {}, 1);

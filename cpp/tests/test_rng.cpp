@@ -66,7 +66,8 @@ TEST_CASE("test_bounded_is_uniform") {
 }
 
 TEST_CASE("test_normal2_known_answers") {
-    const auto a = normal2(draw(kFirst, 0)), b = normal2(draw(kSecond, kSecondIndex)), c = normal2(draw(kLast, kLastIndex));
+    const auto a = normal2(draw(kFirst, 0)), b = normal2(draw(kSecond, kSecondIndex)),
+               c = normal2(draw(kLast, kLastIndex));
     CHECK(a[0] == 0.4040969328444518f);
     CHECK(a[1] == -0.4372473934799815f);
     CHECK(b[0] == -0.7982101281883776f);

@@ -67,7 +67,8 @@ TEST_CASE("test_bernoulli_counts_match_the_spec") {
     for (std::size_t l = 0; l < kFashion.size(); ++l) {
         const auto [rows, cols] = kFashion[l];
         const double cells = static_cast<double>(rows) * cols, p = std::min(1.0, 20.0 * (rows + cols) / cells);
-        const auto pattern = sample_bernoulli<std::int32_t>(rows, cols, p, stream_of(3, static_cast<std::uint32_t>(l)), 2);
+        const auto pattern =
+            sample_bernoulli<std::int32_t>(rows, cols, p, stream_of(3, static_cast<std::uint32_t>(l)), 2);
         check_valid(pattern);
         CHECK(std::fabs(pattern.view().nnz() - cells * p) <= 4 * std::sqrt(cells * p * (1 - p)));
         expected += cells * p;
@@ -103,7 +104,8 @@ TEST_CASE("test_bernoulli_gives_every_cell_its_probability") {
     const int seeds = 5000;
     std::vector<int> counts(static_cast<std::size_t>(rows * cols));
     for (int seed = 0; seed < seeds; ++seed)
-        for (Cell cell : ref::cells(sample_bernoulli<std::int32_t>(rows, cols, p, stream_of(static_cast<std::uint64_t>(seed)), 1).view()))
+        for (Cell cell : ref::cells(
+                 sample_bernoulli<std::int32_t>(rows, cols, p, stream_of(static_cast<std::uint64_t>(seed)), 1).view()))
             ++counts[cell];
     double chi = 0;
     for (int count : counts) chi += std::pow(count - seeds * p, 2) / (seeds * p * (1 - p));
@@ -167,7 +169,8 @@ TEST_CASE("test_extreme_scale_sample_and_transpose") {
     CHECK_NOTHROW(validate(view, count));
     bool agrees = true;
     for (Index j = 0; j < n; ++j)
-        for (std::int32_t k = t.col_ptr[static_cast<std::size_t>(j)]; k < t.col_ptr[static_cast<std::size_t>(j) + 1]; ++k) {
+        for (std::int32_t k = t.col_ptr[static_cast<std::size_t>(j)]; k < t.col_ptr[static_cast<std::size_t>(j) + 1];
+             ++k) {
             const auto from = static_cast<std::size_t>(t.perm[static_cast<std::size_t>(k)]);
             const auto row = static_cast<std::size_t>(t.row_idx[static_cast<std::size_t>(k)]);
             agrees &= p.col_idx[from] == j && p.row_ptr[row] <= static_cast<std::int32_t>(from) &&
@@ -205,10 +208,11 @@ TEST_CASE_TEMPLATE("test_values_are_a_function_of_the_cell_only", Offset, std::i
                 }
                 for (int threads : testing::kThreads) {
                     std::vector<float> by_pattern(layer.nnz()), by_cell(layer.nnz());
-                    draw_values(layer.view(), distribution, scale.data(), scale.size(), stream, by_pattern.data(), threads);
+                    draw_values(layer.view(), distribution, scale.data(), scale.size(), stream, by_pattern.data(),
+                                threads);
                     CHECK(testing::same_bits(by_pattern, expected));
-                    draw_values(backwards.data(), backwards.size(), layer.cols, distribution, scale.data(), scale.size(),
-                                stream, by_cell.data(), threads);
+                    draw_values(backwards.data(), backwards.size(), layer.cols, distribution, scale.data(),
+                                scale.size(), stream, by_cell.data(), threads);
                     std::reverse(by_cell.begin(), by_cell.end());
                     CHECK(testing::same_bits(by_cell, expected));
                 }
@@ -217,9 +221,11 @@ TEST_CASE_TEMPLATE("test_values_are_a_function_of_the_cell_only", Offset, std::i
     const auto layer = testing::random_layer<Offset>("small", 3, 4, 1.0, 1);
     const std::vector<float> scale(3, 1.0f);
     std::vector<float> out(12);
-    CHECK_THROWS_AS(draw_values(layer.view(), Distribution::normal, scale.data(), 3, stream, out.data(), 1), InvalidArgument);
+    CHECK_THROWS_AS(draw_values(layer.view(), Distribution::normal, scale.data(), 3, stream, out.data(), 1),
+                    InvalidArgument);
     const Cell cell = 0;
-    CHECK_THROWS_AS(draw_values(&cell, 1, 4, Distribution::normal, scale.data(), 3, stream, out.data(), 1), InvalidArgument);
+    CHECK_THROWS_AS(draw_values(&cell, 1, 4, Distribution::normal, scale.data(), 3, stream, out.data(), 1),
+                    InvalidArgument);
 }
 
 TEST_CASE("test_values_have_their_moments_and_range") {

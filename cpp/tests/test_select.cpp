@@ -24,15 +24,16 @@ struct Values {
 // Long enough for several blocks; ties, zeros of both signs, denormals and infinities in every mixture.
 std::vector<Values> odd_values() {
     const std::size_t n = 140000;
-    std::vector<Values> all{{"nothing", {}},
-                            {"one", {0.5f}},
-                            {"zeros of both signs", {0.0f, -0.0f, 0.0f, -0.0f}},
-                            {"extremes", {kInf, -kInf, kTiny, -kTiny, 0.0f, -0.0f, 1.0f, -1.0f, kTiny * 3, kInf, 3e38f}},
-                            {"random", testing::random_floats(n, 1)},
-                            {"all equal", std::vector<float>(n, 0.25f)},
-                            {"heavy ties", testing::random_floats(n, 2, -4.0f, 4.0f)},
-                            {"near ties", testing::random_floats(n, 3)},
-                            {"denormals", testing::random_floats(n, 4)}};
+    std::vector<Values> all{
+        {"nothing", {}},
+        {"one", {0.5f}},
+        {"zeros of both signs", {0.0f, -0.0f, 0.0f, -0.0f}},
+        {"extremes", {kInf, -kInf, kTiny, -kTiny, 0.0f, -0.0f, 1.0f, -1.0f, kTiny * 3, kInf, 3e38f}},
+        {"random", testing::random_floats(n, 1)},
+        {"all equal", std::vector<float>(n, 0.25f)},
+        {"heavy ties", testing::random_floats(n, 2, -4.0f, 4.0f)},
+        {"near ties", testing::random_floats(n, 3)},
+        {"denormals", testing::random_floats(n, 4)}};
     for (float& v : all[6].values) v = std::round(v);
     for (float& v : all[7].values) v = std::copysign(1.0f + std::floor(std::fabs(v) * 4) * 0x1p-23f, v);
     for (float& v : all[8].values) v = std::round(v * 1000) * kTiny;
@@ -63,7 +64,8 @@ TEST_CASE("test_drop_by_sign_equals_the_oracle") {
         for (double fraction : {0.0, 0.00001, 0.3, 0.5, 1.0})
             for (bool drop_zeros : {true, false}) {
                 INFO(odd.name << ", fraction " << fraction << ", drop_zeros " << drop_zeros);
-                const auto k_positive = static_cast<std::uint64_t>(std::ceil(fraction * static_cast<double>(counts.positive)));
+                const auto k_positive =
+                    static_cast<std::uint64_t>(std::ceil(fraction * static_cast<double>(counts.positive)));
                 const auto k_negative = static_cast<std::uint64_t>(fraction * static_cast<double>(counts.negative));
                 const auto expected = ref::drop_by_sign(values, k_positive, k_negative, drop_zeros);
                 const std::uint64_t dropped = k_positive + k_negative + (drop_zeros ? counts.zero : 0);

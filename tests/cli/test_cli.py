@@ -128,7 +128,7 @@ def test_an_existing_run_is_not_overwritten_unasked(tmp_path: Path, capsys: pyte
         (["train", "--set", "optimizer.momentun=0.2"], "did you mean 'momentum'"),
         (["train", "--set", "seed=3"], "which one"),
         (["train", "--set", "momentum"], "key=value"),
-        (["train", "--topology", "rigel"], "known are"),
+        (["train", "--topology", "rigel"], "allowed are"),
         (["train", "--epochs", "-1"], "epochs"),
         (["train", "--lr", "-1"], "lr"),
         (["train", "--batch-size", "100000"], "larger than the"),

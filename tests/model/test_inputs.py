@@ -31,7 +31,6 @@ def test_every_dtype_and_any_strides_without_a_copy(dtype):
     base = (np.arange(40 * 14).reshape(40, 14) % 101).astype(dtype)
     for X in (base, np.asfortranarray(base), base[::-2, ::2], base[:, ::-1], base.T):
         inputs = Inputs(X, X.shape[1])
-        assert np.shares_memory(inputs.X, base) or np.array_equal(inputs.X, base)
         assert inputs.X is X
         rows = [5, 0, 5, len(X) - 1]
         assert np.array_equal(loaded(inputs, rows), X[rows].T.astype(np.float32))
@@ -178,8 +177,9 @@ def test_nested_lists_are_taken():
 def test_memory_mapped_samples(tmp_path):
     X = np.arange(12, dtype=np.uint8).reshape(4, 3)
     np.save(tmp_path / "X.npy", X)
-    inputs = Inputs(np.load(tmp_path / "X.npy", mmap_mode="r"), 3)
-    assert isinstance(inputs.X, np.memmap)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    inputs = Inputs(mapped, 3)
+    assert np.shares_memory(inputs.X, mapped)
     assert np.array_equal(loaded(inputs, [3, 1]), X[[3, 1]].T)
 
 

@@ -137,5 +137,5 @@ def test_names_and_defaults():
     assert default_loss(2) == CrossEntropy()
     for loss in (CrossEntropy(), BinaryCrossEntropy(), MeanSquaredError()):
         assert get_loss(loss.name) == get_loss(loss.to_config()) == loss
-    with pytest.raises(ConfigError, match="unknown loss 'crossentropy'.*did you mean 'cross_entropy'"):
+    with pytest.raises(ConfigError, match=r"unknown loss 'crossentropy'.*did you mean 'cross_entropy'"):
         get_loss("crossentropy")

@@ -72,14 +72,13 @@ def test_wide_networks_get_smaller_batches(monkeypatch):
     net = build()
     monkeypatch.setattr(inference, "ACTIVATION_BYTES", 4 * 50 * 16)
     columns = []
-    monkeypatch.setattr(
-        inference.Inputs,
-        "load",
-        lambda self, rows, out, threads, load=inference.Inputs.load: (
-            columns.append(len(rows)),
-            load(self, rows, out, threads),
-        ),
-    )
+    load = inference.Inputs.load
+
+    def counting(inputs, rows, out, threads):
+        columns.append(len(rows))
+        load(inputs, rows, out, threads)
+
+    monkeypatch.setattr(inference.Inputs, "load", counting)
     assert net.decision(X) == pytest.approx(reference(net, X), abs=2e-5)
     assert columns == [16] * 5 + [3]
 
@@ -185,7 +184,8 @@ def test_defaults():
     assert net.loss == CrossEntropy()
     assert net.dropout == 0
     assert net.sizes == (50, 40, 2)
-    assert net.connections == sum(layer.nnz for layer in net.layers) == 2000 + 80
+    assert net.connections == sum(layer.weights.nnz for layer in net.layers)
+    assert net.layers[1].density == 1 > net.layers[0].density
 
 
 def test_arguments_may_be_objects_names_or_configurations():

@@ -174,7 +174,7 @@ def test_unwritable_place(tmp_path):
 
 
 def test_missing_file_and_directory(path):
-    with pytest.raises(CheckpointError, match="there is no file .*model.safetensors"):
+    with pytest.raises(CheckpointError, match=r"there is no file .*model.safetensors"):
         load(path)
     with pytest.raises(CheckpointError, match="is not a file; give the model file in it"):
         load(path.parent)
@@ -197,7 +197,7 @@ def test_foreign_files(path):
     with pytest.raises(CheckpointError, match="was not written by trulysparse"):
         load(path)
     safetensors.numpy.save_file({"weight": np.zeros(3)}, path, metadata={"trulysparse": "{"})
-    with pytest.raises(CheckpointError, match="description in .* is damaged"):
+    with pytest.raises(CheckpointError, match=r"description in .* is damaged"):
         load(path)
     safetensors.numpy.save_file({"weight": np.zeros(3)}, path, metadata={"trulysparse": "[]"})
     with pytest.raises(CheckpointError, match="lacks its kind or format version"):

@@ -159,7 +159,7 @@ def test_names():
     )
     with pytest.raises(ConfigError, match=r"unknown optimizer 'sdg'.*did you mean 'sgd'"):
         get_optimizer("sdg")
-    with pytest.raises(ConfigError, match="no setting 'momentun'.*did you mean 'momentum'"):
+    with pytest.raises(ConfigError, match=r"no setting 'momentun'.*did you mean 'momentum'"):
         get_optimizer({"name": "sgd", "momentun": 0.9})
 
 

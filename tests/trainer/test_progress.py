@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import pty
+import struct
+import termios
 from typing import Any
 
 import pytest
@@ -161,6 +166,20 @@ def test_terminal_gets_one_line_that_is_rewritten() -> None:
     assert text.startswith("\r")
     last = text.rstrip("\n").split("\r")[-1]
     assert last.startswith("epoch 3/3  loss 0.4312  acc 0.8455")
+
+
+@pytest.mark.parametrize("columns", [0, 60, 160])
+def test_real_terminals_of_any_width_get_the_line(columns: int) -> None:
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with open(side, "w", encoding="utf-8") as out:
+        clock = _Clock()
+        _Run(2).go(ProgressReporter(stream=out, clock=clock), clock, seconds=1.0)
+        text = os.read(main, 100_000).decode()
+    os.close(main)
+    lines = text.replace("\x1b[A", "").rstrip().split("\r")
+    assert any(line.startswith("epoch 2/2  loss 0.4312") for line in lines)
+    assert max(map(len, lines)) <= (columns or 120)
 
 
 def test_terminal_on_a_resumed_run_starts_where_it_stands() -> None:

@@ -31,8 +31,9 @@ void parallel_for(std::int64_t items, int threads, ItemFunction function, void* 
 }  // namespace detail
 
 // Calls body(item, thread) once for every item in [0, items); thread < threads. Items are taken, never defined, by the
-// threads: what an item computes may not depend on `thread` (it only picks scratch memory). The exception of the lowest
-// item that threw is rethrown here after all threads have left. Denormals are flushed inside. A nested call runs serially.
+// threads: what an item computes may not depend on `thread` (it only picks scratch memory). The exception of the
+// lowest item that threw is rethrown here after all threads have left. Denormals are flushed inside. Nested calls run
+// serially.
 template <class Body>
 void parallel_for(std::int64_t items, int threads, Body&& body) {
     using B = std::remove_reference_t<Body>;

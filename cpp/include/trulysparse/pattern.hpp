@@ -60,7 +60,7 @@ Carried<Offset> keep(const PatternView<Offset>& p, const std::uint8_t* mask, con
                      int threads);
 
 // keep, then unite with `grown` (sorted, distinct, none among the kept: else InvalidArgument) in one pass.
-// fills[a] is nullptr (zeros) or the grown cells' values of array a in the order of `grown`; no fills: zeros everywhere.
+// fills[a] is nullptr (zeros) or the grown cells' values of array a in the order of `grown`; empty fills are all zeros.
 template <class Offset>
 Carried<Offset> rewire(const PatternView<Offset>& p, const std::uint8_t* mask, const Cell* grown, std::uint64_t n_grown,
                        const std::vector<const float*>& arrays, const std::vector<const float*>& fills, int threads);

@@ -14,8 +14,9 @@
 namespace trulysparse {
 namespace TRULYSPARSE_ISA_NAMESPACE {
 
-static const KernelTable kTable = {8 * kWidth, forward_body<>, backward_body<>, kept_bits_body, sgd_body,       adam_body,
-                                   add_body,   softmax16_body, sigmoid_body, tanh_body,      logistic16_body};
+static const KernelTable kTable = {8 * kWidth,   forward_body<>, backward_body<>, kept_bits_body,
+                                   sgd_body,     adam_body,      add_body,        softmax16_body,
+                                   sigmoid_body, tanh_body,      logistic16_body};
 
 }  // namespace TRULYSPARSE_ISA_NAMESPACE
 }  // namespace trulysparse

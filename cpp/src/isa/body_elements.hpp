@@ -155,8 +155,8 @@ static void softmax16_body(const float* z, Index n, Index ld, float factor, floa
     }
 }
 
-static void logistic16_body(const float* z, const float* t, Index n, Index ld, float factor, float* delta,
-                            double* loss, std::int32_t* wrong) {
+static void logistic16_body(const float* z, const float* t, Index n, Index ld, float factor, float* delta, double* loss,
+                            std::int32_t* wrong) {
     for (int b = 0; b < 16; ++b) {
         loss[b] = 0.0;
         wrong[b] = 0;

@@ -27,7 +27,8 @@ TS_INLINE Vec exp_nonpositive(Vec x) {
     const Vec low = set1(-87.0f);
     Vec scale, tail;
     split_exp(max_or_second(low, x), scale, tail);
-    return select(less(x, low), zero(), fma(scale, tail, scale));
+    // One product: scale * tail alone could be a denormal, which is flushed.
+    return select(less(x, low), zero(), mul(scale, add(tail, set1(1.0f))));
 }
 
 // e^x - 1 for x <= 0.
@@ -54,9 +55,7 @@ TS_INLINE Vec log1p_unit(Vec e) {
 TS_INLINE Vec negative_absolute(Vec a) { return sub(zero(), absolute(a)); }
 
 // e = e^-|z| is shared with the loss.
-TS_INLINE Vec sigmoid_from(Vec z, Vec e) {
-    return div(select(less(z, zero()), e, set1(1.0f)), add(e, set1(1.0f)));
-}
+TS_INLINE Vec sigmoid_from(Vec z, Vec e) { return div(select(less(z, zero()), e, set1(1.0f)), add(e, set1(1.0f))); }
 TS_INLINE Vec sigmoid_of(Vec z) { return sigmoid_from(z, exp_nonpositive(negative_absolute(z))); }
 TS_INLINE Vec tanh_of(Vec z) {
     const Vec u = expm1_nonpositive(mul(set1(-2.0f), absolute(z)));

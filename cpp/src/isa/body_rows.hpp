@@ -7,9 +7,9 @@
 namespace trulysparse {
 namespace TRULYSPARSE_ISA_NAMESPACE {
 
-constexpr int kAhead = 24;                       // connections between a prefetch and its use
-constexpr int kVectorsOfWord = 16 / kWidth;      // vectors that share a word of a bit plane
-constexpr int kLine = 16;                        // floats of a cache line
+constexpr int kAhead = 24;                   // connections between a prefetch and its use
+constexpr int kVectorsOfWord = 16 / kWidth;  // vectors that share a word of a bit plane
+constexpr int kLine = 16;                    // floats of a cache line
 constexpr unsigned kLaneBits = (1u << kWidth) - 1u;
 
 TS_INLINE unsigned word_bits(unsigned word, int v) { return word >> (v % kVectorsOfWord * kWidth) & kLaneBits; }

@@ -37,7 +37,7 @@ struct ForwardBlock {
     Index ld;
     ActivationKind kind;
     float slope;
-    std::uint16_t* negative;  // or nullptr; rows ld / 16 words apart
+    std::uint16_t* negative;    // or nullptr; rows ld / 16 words apart
     const std::uint16_t* kept;  // or nullptr: no dropout
     Index kept_stride;
     float dropout_scale;
@@ -47,9 +47,9 @@ struct BackwardBlock {
     RowBlock block;
     const float* dy;
     const float* x;
-    float* dx;       // or nullptr
-    float* dw;       // or nullptr; one a connection
-    float* row_sum;  // or nullptr
+    float* dx;        // or nullptr
+    float* dw;        // or nullptr; one a connection
+    float* row_sum;   // or nullptr
     bool accumulate;  // dw and row_sum hold the sums of earlier tiles
     bool derivative;  // dx is complete: apply the layer below's dropout and derivative
     Index ld;

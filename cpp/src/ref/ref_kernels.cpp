@@ -15,20 +15,28 @@ Matrix from_padded(const float* a, Index rows, Index batch, Index ld) {
 
 double activate(const Activation& activation, double z) {
     switch (activation.kind) {
-        case ActivationKind::rectifier: return z > 0 ? z : activation.slope * z;
-        case ActivationKind::sigmoid: return 1.0 / (1.0 + std::exp(-z));
-        case ActivationKind::tanh: return std::tanh(z);
-        default: return z;
+        case ActivationKind::rectifier:
+            return z > 0 ? z : activation.slope * z;
+        case ActivationKind::sigmoid:
+            return 1.0 / (1.0 + std::exp(-z));
+        case ActivationKind::tanh:
+            return std::tanh(z);
+        default:
+            return z;
     }
 }
 
 double derivative(const Activation& activation, double z) {
     const double a = activate(activation, z);
     switch (activation.kind) {
-        case ActivationKind::rectifier: return z < 0 ? activation.slope : 1.0;
-        case ActivationKind::sigmoid: return a * (1.0 - a);
-        case ActivationKind::tanh: return 1.0 - a * a;
-        default: return 1.0;
+        case ActivationKind::rectifier:
+            return z < 0 ? activation.slope : 1.0;
+        case ActivationKind::sigmoid:
+            return a * (1.0 - a);
+        case ActivationKind::tanh:
+            return 1.0 - a * a;
+        default:
+            return 1.0;
     }
 }
 
@@ -130,7 +138,7 @@ LossSum softmax_cross_entropy(const Matrix& z, const std::vector<std::int32_t>& 
         for (Index i = 1; i < z.rows; ++i)
             if (z(i, b) > z(best, b)) best = i;
         for (Index i = 0; i < z.rows; ++i) total += std::exp(z(i, b) - z(best, b));
-        sum.loss += std::log(total) + z(best, b) - z(label, b);
+        sum.loss += std::log(total) + (z(best, b) - z(label, b));
         sum.correct += best == label;
         for (Index i = 0; i < z.rows; ++i) delta(i, b) = (delta(i, b) - (i == label)) * scale;
     }

@@ -18,8 +18,12 @@ struct Matrix {
     Index rows = 0, cols = 0;
     std::vector<double> values;
     Matrix(Index r, Index c) : rows(r), cols(c), values(static_cast<std::size_t>(r) * static_cast<std::size_t>(c)) {}
-    double& operator()(Index r, Index c) { return values[static_cast<std::size_t>(r) * static_cast<std::size_t>(cols) + static_cast<std::size_t>(c)]; }
-    double operator()(Index r, Index c) const { return values[static_cast<std::size_t>(r) * static_cast<std::size_t>(cols) + static_cast<std::size_t>(c)]; }
+    double& operator()(Index r, Index c) {
+        return values[static_cast<std::size_t>(r) * static_cast<std::size_t>(cols) + static_cast<std::size_t>(c)];
+    }
+    double operator()(Index r, Index c) const {
+        return values[static_cast<std::size_t>(r) * static_cast<std::size_t>(cols) + static_cast<std::size_t>(c)];
+    }
 };
 
 // The first `batch` columns of (rows, ld) floats.

@@ -142,8 +142,8 @@ std::vector<Cell> missing(const PatternView<Offset>& p) {
     return result;
 }
 
-std::vector<std::uint8_t> drop_by_sign(const std::vector<float>& values, std::size_t k_positive,
-                                       std::size_t k_negative, bool drop_zeros) {
+std::vector<std::uint8_t> drop_by_sign(const std::vector<float>& values, std::size_t k_positive, std::size_t k_negative,
+                                       bool drop_zeros) {
     std::vector<std::uint8_t> mask(values.size(), 1);
     const auto positive = by_magnitude(values, [](float v) { return v > 0; });
     const auto negative = by_magnitude(values, [](float v) { return v < 0; });
@@ -169,19 +169,19 @@ std::vector<float> incoming_strength(const PatternView<Offset>& p, const std::ve
     return std::vector<float>(sums.begin(), sums.end());
 }
 
-#define INSTANTIATE(Offset)                                                                                            \
-    template Connections read(const PatternView<Offset>&, const std::vector<const float*>&);                           \
-    template Carried<Offset> write<Offset>(Index, Index, const Connections&, std::size_t);                             \
-    template Transposed<Offset> transpose(const PatternView<Offset>&);                                                 \
-    template Carried<Offset> rewire(const PatternView<Offset>&, const std::vector<std::uint8_t>&,                      \
-                                    const std::vector<Cell>&, const std::vector<const float*>&,                        \
-                                    const std::vector<const float*>&);                                                 \
-    template Carried<Offset> unite(const std::vector<PatternView<Offset>>&,                                            \
-                                   const std::vector<std::vector<const float*>>&);                                     \
-    template Carried<Offset> select(const PatternView<Offset>&, const std::vector<Index>&, const std::vector<Index>&,  \
-                                    const std::vector<const float*>&);                                                 \
-    template std::vector<Cell> missing(const PatternView<Offset>&);                                                    \
-    template std::vector<Cell> cells(const PatternView<Offset>&);                                                      \
+#define INSTANTIATE(Offset)                                                                                           \
+    template Connections read(const PatternView<Offset>&, const std::vector<const float*>&);                          \
+    template Carried<Offset> write<Offset>(Index, Index, const Connections&, std::size_t);                            \
+    template Transposed<Offset> transpose(const PatternView<Offset>&);                                                \
+    template Carried<Offset> rewire(const PatternView<Offset>&, const std::vector<std::uint8_t>&,                     \
+                                    const std::vector<Cell>&, const std::vector<const float*>&,                       \
+                                    const std::vector<const float*>&);                                                \
+    template Carried<Offset> unite(const std::vector<PatternView<Offset>>&,                                           \
+                                   const std::vector<std::vector<const float*>>&);                                    \
+    template Carried<Offset> select(const PatternView<Offset>&, const std::vector<Index>&, const std::vector<Index>&, \
+                                    const std::vector<const float*>&);                                                \
+    template std::vector<Cell> missing(const PatternView<Offset>&);                                                   \
+    template std::vector<Cell> cells(const PatternView<Offset>&);                                                     \
     template std::vector<float> incoming_strength(const PatternView<Offset>&, const std::vector<float>&);
 TRULYSPARSE_FOR_EACH_OFFSET(INSTANTIATE)
 #undef INSTANTIATE

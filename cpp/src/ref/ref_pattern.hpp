@@ -35,8 +35,8 @@ std::vector<Cell> missing(const PatternView<Offset>& p);  // every cell it does 
 template <class Offset>
 std::vector<Cell> cells(const PatternView<Offset>& p);
 
-std::vector<std::uint8_t> drop_by_sign(const std::vector<float>& values, std::size_t k_positive,
-                                       std::size_t k_negative, bool drop_zeros);
+std::vector<std::uint8_t> drop_by_sign(const std::vector<float>& values, std::size_t k_positive, std::size_t k_negative,
+                                       bool drop_zeros);
 std::vector<std::uint8_t> drop_smallest(const std::vector<float>& values, std::size_t k);
 template <class Offset>
 std::vector<float> incoming_strength(const PatternView<Offset>& p, const std::vector<float>& weights);

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from trulysparse.errors import TrulySparseError
 
@@ -27,6 +29,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning as a sentence: a user of the command line has no use for a source line."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code.
 
@@ -37,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from trulysparse.trainer import TrainingInterrupted
 
     try:
-        arguments.run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _say_warning
+            arguments.run(arguments)
     except TrainingInterrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         return 128 + stop.signal

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trulysparse._files import write_text
 from trulysparse.cli.config import RunConfig
 from trulysparse.cli.presets import preset
 from trulysparse.data import Dataset
 from trulysparse.errors import ConfigError
-from trulysparse.model import SparseMLP, serialize
+from trulysparse.model import SparseMLP
 from trulysparse.trainer import Callback, History, Trainer
 from trulysparse.trainer.checkpoint import FILE_NAME as CHECKPOINT
 from trulysparse.trainer.checkpoint import find_checkpoint
@@ -185,7 +186,7 @@ def run(arguments: argparse.Namespace) -> None:
             **config.trainer_arguments(),
         )
     if directory is not None:
-        serialize.write_text(directory / RUN_FILE, config.to_toml())
+        write_text(directory / RUN_FILE, config.to_toml())
     if not arguments.quiet:
         print(data, file=sys.stderr)
         print(net.summary(), file=sys.stderr)

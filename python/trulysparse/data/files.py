@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -291,7 +292,9 @@ def _fetch(name: str, data: str | os.PathLike[str] | None) -> Dataset:
     source = _OPENML[name]
     parser = "pandas" if importlib.util.find_spec("pandas") else "liac-arff"
     try:
-        bunch = datasets.fetch_openml(data_id=source.data_id, as_frame=False, parser=parser)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "A network error occurred")  # if it stays, the error says so
+            bunch = datasets.fetch_openml(data_id=source.data_id, as_frame=False, parser=parser)
     # Connection and download errors are OSError, a changed catalogue is ValueError.
     except (OSError, ValueError) as error:
         looked = "" if data is None else f" {os.fspath(data)} holds no {name}.npz, and"

@@ -23,8 +23,11 @@ F32 = npt.NDArray[np.float32]
 
 def _check_values(name: str, array: F32, n: int, what: str) -> F32:
     if array.dtype != np.float32 or not array.flags.c_contiguous or not array.flags.writeable:
+        state = "" if array.flags.writeable else "read-only, "
+        state += "contiguous" if array.flags.c_contiguous else "not contiguous"
         raise TypeError(
-            f"{name} must be a writable, contiguous float32 array, got dtype {array.dtype} with {array.flags}"
+            f"{name} must be a writable, contiguous float32 array, got {array.dtype}, {state}; "
+            f"pass np.array({name}, dtype=np.float32)"
         )
     if array.shape != (n,):
         raise ShapeError(f"{name} must have shape ({n},), one {what}, got {array.shape}")

@@ -75,7 +75,8 @@ def _panel(axis: Any, columns: dict[str, list[float | None]], metric: str) -> No
     epochs = columns["epoch"]
     marker = "o" if len(epochs) == 1 else None
     twin = axis.twinx()
-    twin.plot(epochs, columns["connections"], color=_CONNECTIONS, linewidth=0.8, linestyle=":", marker=marker)
+    style = {"color": _CONNECTIONS, "linewidth": 0.8, "linestyle": ":", "marker": marker}
+    twin.plot(epochs, columns["connections"], drawstyle="steps-mid", **style)
     twin.set_ylim(bottom=0)
     twin.set_ylabel("connections", color=_CONNECTIONS)
     twin.yaxis.set_major_formatter("{x:,.0f}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -52,6 +53,14 @@ def format_row(row: Row, epochs: int, samples_per_second: float | None, seconds_
 def _two_digits(value: float) -> int:
     """Round to two significant digits: speeds are not known better."""
     return int(float(f"{value:.1e}"))
+
+
+def _has_width(stream: TextIO) -> bool:
+    """Whether the terminal knows its width; some claim no columns, and tqdm would print none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
 
 
 class ProgressReporter(Callback):
@@ -106,12 +115,13 @@ class ProgressReporter(Callback):
             return
         from tqdm import tqdm
 
-        done = len(trainer.history)
+        done, known_width = len(trainer.history), _has_width(self._out)
         self._bar = tqdm(
             total=(trainer.epochs or 0) * trainer.steps_per_epoch,
             initial=done * trainer.steps_per_epoch,
             bar_format="{desc}  |{bar:16}|",
-            dynamic_ncols=True,
+            ncols=None if known_width else 120,
+            dynamic_ncols=known_width,
             mininterval=0.2,
             file=self._out,
         )
