@@ -42,7 +42,10 @@ def _commit() -> str:
     here = Path(__file__).parent
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
     changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", "../python", "../cpp"], cwd=here, capture_output=True, text=True
+        ["git", "status", "--porcelain", "--", "../python", "../cpp"],
+        cwd=here,
+        capture_output=True,
+        text=True,
     )
     return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
 

@@ -227,9 +227,7 @@ REFUSED: dict[str, Refused] = {
         "y is a read-only array",
     ),
     "bits of wrong shape": (
-        lambda a: k.forward(
-            a.view, a.x, a.y, activation=RELU, negative=np.zeros((N_OUT, 1), np.uint16), threads=1
-        ),
+        lambda a: k.forward(a.view, a.x, a.y, activation=RELU, negative=np.zeros((N_OUT, 1), np.uint16), threads=1),
         ShapeError,
         r"negative must have shape \(20, 2\)",
     ),
@@ -271,9 +269,7 @@ REFUSED: dict[str, Refused] = {
         "dx shares only a part",
     ),
     "row_sum without dx": (
-        lambda a: k.backward(
-            a.view, a.y, a.x, None, row_sum=np.zeros(N_IN, np.float32), sink=k.sink_none(), threads=1
-        ),
+        lambda a: k.backward(a.view, a.y, a.x, None, row_sum=np.zeros(N_IN, np.float32), sink=k.sink_none(), threads=1),
         ValueError,
         "needs a dx",
     ),
@@ -313,9 +309,7 @@ REFUSED: dict[str, Refused] = {
         "weights is a read-only array",
     ),
     "mixed offsets": (
-        lambda a: k.layer_view(
-            N_IN, N_OUT, a.row_ptr.astype(np.int64), a.col_idx, *a.second, a.weights, a.bias
-        ),
+        lambda a: k.layer_view(N_IN, N_OUT, a.row_ptr.astype(np.int64), a.col_idx, *a.second, a.weights, a.bias),
         TypeError,
         "col_ptr must be an array of int64, got int32",
     ),
@@ -347,9 +341,7 @@ REFUSED: dict[str, Refused] = {
         "one entry .* for each of the 1 arrays, got 0",
     ),
     "grown exists": (
-        lambda a: k.rewire(
-            N_IN, N_OUT, a.row_ptr, a.col_idx, None, np.array([a.col_idx[0]], np.uint64), [], []
-        ),
+        lambda a: k.rewire(N_IN, N_OUT, a.row_ptr, a.col_idx, None, np.array([a.col_idx[0]], np.uint64), [], []),
         PatternError,
         "grown cell",
     ),
@@ -598,9 +590,7 @@ def test_keep_and_rewire_are_set_operations(
     np.testing.assert_array_equal(new[0], np.where(is_grown, 0, _values(together, 1.0)))
     np.testing.assert_array_equal(new[1], np.where(is_grown, _values(together, 5.0), _values(together, -2.0)))
 
-    whole = k.rewire(
-        *shape, row_ptr, col_idx, None, np.setdiff1d(grown, cells), arrays, [None, None], threads
-    )
+    whole = k.rewire(*shape, row_ptr, col_idx, None, np.setdiff1d(grown, cells), arrays, [None, None], threads)
     np.testing.assert_array_equal(_cells(shape[1], whole[0], whole[1]), np.union1d(cells, grown))
 
 
@@ -641,15 +631,11 @@ def test_transpose_and_select_are_those_of_a_matrix(
     back = np.zeros(shape[::-1], np.float32)
     back[np.repeat(np.arange(shape[1]), np.diff(col_ptr)), row_idx] = values[perm]
     np.testing.assert_array_equal(back, matrix.T)
-    np.testing.assert_allclose(
-        k.incoming_strength(col_ptr, perm, -values, threads), matrix.sum(axis=0), rtol=1e-6
-    )
+    np.testing.assert_allclose(k.incoming_strength(col_ptr, perm, -values, threads), matrix.sum(axis=0), rtol=1e-6)
 
     rows, cols = (
         data.draw(
-            st.none() | st.sets(st.integers(0, n - 1)).map(lambda s: np.array(sorted(s), np.int32))
-            if n
-            else st.none()
+            st.none() | st.sets(st.integers(0, n - 1)).map(lambda s: np.array(sorted(s), np.int32)) if n else st.none()
         )
         for n in shape
     )
@@ -725,9 +711,7 @@ def test_values_are_functions_of_their_cells(distribution: str, layer: Layer) ->
     values = k.draw_values(N_IN, N_OUT, layer.row_ptr, layer.col_idx, distribution, scale, **STREAM)
     cells = _cells(N_OUT, layer.row_ptr, layer.col_idx)
     some = np.flatnonzero(np.arange(cells.size) % 3 == 1)
-    np.testing.assert_array_equal(
-        values[some], k.draw_values_at(cells[some], N_OUT, distribution, scale, **STREAM)
-    )
+    np.testing.assert_array_equal(values[some], k.draw_values_at(cells[some], N_OUT, distribution, scale, **STREAM))
     one = k.draw_values(N_IN, N_OUT, layer.row_ptr, layer.col_idx, distribution, 1.0, **STREAM)
     np.testing.assert_allclose(values, one * scale[layer.col_idx], rtol=1e-6)
     if distribution == "uniform":

@@ -26,7 +26,18 @@ from trulysparse.cli.presets import preset
 
 # Test accuracy after so many epochs.
 SIMULATION = {
-    "fashion_mnist": {1: 0.62, 2: 0.75, 3: 0.78, 4: 0.81, 5: 0.82, 10: 0.8515, 16: 0.862, 21: 0.8675, 29: 0.872, 40: 0.877}
+    "fashion_mnist": {
+        1: 0.62,
+        2: 0.75,
+        3: 0.78,
+        4: 0.81,
+        5: 0.82,
+        10: 0.8515,
+        16: 0.862,
+        21: 0.8675,
+        29: 0.872,
+        40: 0.877,
+    }
 }
 
 
@@ -38,7 +49,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--pruning", action="store_true", help="importance pruning, the paper's 20 %% every 10 epochs from 200")
+    parser.add_argument(
+        "--pruning",
+        action="store_true",
+        help="importance pruning, the paper's 20 %% every 10 epochs from 200",
+    )
     parser.add_argument("--compat", action="store_true", help="the cut-offs of the paper's released code")
     arguments = parser.parse_args()
     for seed in arguments.seeds:
@@ -58,9 +73,7 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
     net = config.build_net(data, arguments.threads)
     start = net.connections
     trainer = ts.Trainer(net, threads=arguments.threads, **config.trainer_arguments())
-    history = trainer.fit(
-        data.X_train, data.y_train, epochs=arguments.epochs, validation=(data.X_test, data.y_test)
-    )
+    history = trainer.fit(data.X_train, data.y_train, epochs=arguments.epochs, validation=(data.X_test, data.y_test))
     test = net.evaluate(data.X_test, data.y_test)
     if test.accuracy != history.val_accuracy[-1]:
         raise SystemExit("the last row of the history is not what the network gives: this is a bug")
@@ -84,7 +97,9 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
     for epoch, expected in SIMULATION.get(arguments.name, {}).items():
         if epoch <= arguments.epochs:
             got = history.val_accuracy[epoch - 1]
-            print(f"epoch {epoch:3}  simulation {expected:.4f}  here {got:.4f}  difference {100 * (got - expected):+.2f} points")
+            print(
+                f"epoch {epoch:3}  simulation {expected:.4f}  here {got:.4f}  difference {100 * (got - expected):+.2f} points"
+            )
     print(
         f"{arguments.name} seed {seed}: best {record['best']:.4f}, last {record['last']:.4f}, connections {start:,} -> "
         f"{net.connections:,}, {record['train_seconds_median']:.3f} s of training an epoch (median) on {arguments.threads} thread(s)"

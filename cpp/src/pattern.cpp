@@ -373,7 +373,7 @@ Carried<Offset> unite(const std::vector<PatternView<Offset>>& patterns,
         return work;
     };
     const RowBlocks<decltype(work_before)> blocks(rows, work_before);
-    // Calls visit(column, pattern, position, first of its column) over the union of row i, columns and patterns ascending.
+    // Calls visit(column, pattern, position, is first) over the union of row i, columns and patterns ascending.
     auto merge_row = [&](Index i, std::vector<std::int64_t>& at, auto visit) {
         for (std::size_t s = 0; s < n_patterns; ++s) at[s] = patterns[s].row_ptr[i];
         for (;;) {

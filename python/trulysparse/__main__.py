@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
+"""`python -m trulysparse`."""
+
 import sys
 
 from trulysparse.cli import main

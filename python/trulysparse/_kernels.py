@@ -208,9 +208,7 @@ def _purpose(name: str) -> int:
     try:
         return PURPOSES[name]
     except KeyError:
-        raise ConfigError(
-            f"unknown purpose {name!r} of random numbers; known are {', '.join(PURPOSES)}"
-        ) from None
+        raise ConfigError(f"unknown purpose {name!r} of random numbers; known are {', '.join(PURPOSES)}") from None
 
 
 @_pattern_door
@@ -362,9 +360,7 @@ def sample_bernoulli(
     threads: int | None = None,
 ) -> tuple[Offsets, Indices]:
     """Draw a pattern in which every cell exists independently with probability `density`."""
-    return _core.sample_bernoulli(
-        n_in, n_out, density, seed, _purpose(purpose), layer, step, resolve_threads(threads)
-    )
+    return _core.sample_bernoulli(n_in, n_out, density, seed, _purpose(purpose), layer, step, resolve_threads(threads))
 
 
 @_pattern_door
@@ -398,9 +394,7 @@ def sample_exact(
     threads: int | None = None,
 ) -> tuple[Offsets, Indices]:
     """Draw a pattern of exactly `count` distinct cells."""
-    return _core.sample_exact(
-        n_in, n_out, count, seed, _purpose(purpose), layer, step, resolve_threads(threads)
-    )
+    return _core.sample_exact(n_in, n_out, count, seed, _purpose(purpose), layer, step, resolve_threads(threads))
 
 
 @_pattern_door
@@ -501,9 +495,7 @@ def philox(seed: int, purpose: str, layer: int, step: int, index: int) -> NDArra
     return _core.philox(seed, _purpose(purpose), layer, step, index)
 
 
-def shuffle(
-    n: int, *, seed: int, purpose: str = "shuffle", layer: int = 0, step: int = 0
-) -> NDArray[np.int64]:
+def shuffle(n: int, *, seed: int, purpose: str = "shuffle", layer: int = 0, step: int = 0) -> NDArray[np.int64]:
     """Return a random permutation of ``0 .. n - 1``."""
     return _core.shuffle(n, seed, _purpose(purpose), layer, step)
 

@@ -42,9 +42,7 @@ def test_train_on_digits_writes_everything(tmp_path: Path, capsys: pytest.Captur
     printed = capsys.readouterr().out
     assert "test accuracy 0." in printed and "connections of" in printed
     header, *rows = (out / "history.csv").read_text().splitlines()
-    assert header == (
-        "epoch,loss,accuracy,val_loss,val_accuracy,connections,train_seconds,eval_seconds,evolve_seconds"
-    )
+    assert header == ("epoch,loss,accuracy,val_loss,val_accuracy,connections,train_seconds,eval_seconds,evolve_seconds")
     assert len(rows) == 3
     assert (out / "curve.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["evaluate", str(out)]) == 0
@@ -89,7 +87,17 @@ def test_a_stopped_command_leaves_a_checkpoint_that_resumes(
     out = tmp_path / "run"
     command = [sys.executable, "-m", "trulysparse", "train"]
     process = subprocess.Popen(
-        [*command, str(data_file), "--epochs", "1000000", "--set", "hidden=[64]", "--out", str(out), "--quiet"],
+        [
+            *command,
+            str(data_file),
+            "--epochs",
+            "1000000",
+            "--set",
+            "hidden=[64]",
+            "--out",
+            str(out),
+            "--quiet",
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -102,7 +110,10 @@ def test_a_stopped_command_leaves_a_checkpoint_that_resumes(
     assert "continues it" in errors and "Traceback" not in errors
     done = ts.Trainer.resume(out, progress=False).state.epoch
     resumed = subprocess.run(
-        [*command, "--resume", str(out), "--epochs", str(done + 1), "--quiet"], capture_output=True, text=True, timeout=60
+        [*command, "--resume", str(out), "--epochs", str(done + 1), "--quiet"],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert resumed.returncode == 0, resumed.stderr
 
@@ -140,7 +151,11 @@ def test_an_existing_run_is_not_overwritten_unasked(tmp_path: Path, capsys: pyte
     ],
 )
 def test_mistakes_get_one_sentence_and_exit_code_2(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*arguments, *(["--quiet"] if arguments[0] == "train" else [])]) == 2
@@ -148,9 +163,7 @@ def test_mistakes_get_one_sentence_and_exit_code_2(
     assert words in error and "Traceback" not in error
 
 
-def test_resume_refuses_arguments_that_would_change_the_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resume_refuses_arguments_that_would_change_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *SMALL, "--out", str(tmp_path / "r")]) == 0
     assert main(["train", "--resume", str(tmp_path / "r"), "--lr", "1", "--seed", "2"]) == 2
     assert "does not take --lr, --seed" in capsys.readouterr().err

@@ -264,12 +264,8 @@ def test_openml_is_not_asked_when_the_file_is_there(tmp_path: Path, monkeypatch:
     _same(load_dataset("mnist", tmp_path), _arrays())
 
 
-@pytest.mark.parametrize(
-    "error", [URLError("no route"), ConnectionResetError("reset"), ValueError("no such set")]
-)
-def test_no_network_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+@pytest.mark.parametrize("error", [URLError("no route"), ConnectionResetError("reset"), ValueError("no such set")])
+def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     _offer(monkeypatch, _FakeOpenML(np.ones((1, 1)), [], error))
     with pytest.raises(DataError, match=r"put mnist\.npz .* into a directory and pass it with --data"):
         load_dataset("mnist")

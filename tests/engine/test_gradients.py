@@ -57,7 +57,13 @@ def _loss(net: ts.SparseMLP, X: np.ndarray, y: np.ndarray, seed_step: int = 0) -
 def test_gradients_equal_finite_differences(activation: ts.model.Activation, loss: str, dropout: float) -> None:
     X, y, outputs = _problem(loss, seed=3)
     net = ts.SparseMLP(
-        (9, 14, 11, 10, outputs), density=0.5, activation=activation, dropout=dropout, loss=loss, init="xavier", seed=5
+        (9, 14, 11, 10, outputs),
+        density=0.5,
+        activation=activation,
+        dropout=dropout,
+        loss=loss,
+        init="xavier",
+        seed=5,
     )
     rng = np.random.default_rng(0)
     for layer in net.layers:

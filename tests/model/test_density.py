@@ -52,9 +52,7 @@ def test_bernoulli_pattern_is_uniform_over_rows_and_columns():
 
 
 def test_too_dense_layer_is_full_with_a_warning_that_names_it():
-    with pytest.warns(
-        DensityWarning, match=r"layer 1 \(300 -> 10\): epsilon=20 asks for 6200 .* room for 3000"
-    ):
+    with pytest.warns(DensityWarning, match=r"layer 1 \(300 -> 10\): epsilon=20 asks for 6200 .* room for 3000"):
         patterns = ErdosRenyi(20).patterns((400, 300, 10), seed=0)
     assert patterns[1].density == 1.0
     assert patterns[0].density < 1

@@ -91,9 +91,7 @@ def test_grown_values_follow_the_same_distribution():
     assert (np.abs(layer.draw_grown(cells, seed=5, step=1)) <= limits * (1 + 1e-6)).all()
 
 
-@pytest.mark.parametrize(
-    "init", [HeUniform(), Xavier("sparse"), Normal(), Normal(0.2), Normal(fan_in="sparse")]
-)
+@pytest.mark.parametrize("init", [HeUniform(), Xavier("sparse"), Normal(), Normal(0.2), Normal(fan_in="sparse")])
 def test_config_roundtrip(init):
     assert get_initializer(init.to_config()) == init
 

@@ -117,9 +117,7 @@ def test_bad_values_are_counted_and_the_first_is_named(dtype, bad):
     X = np.zeros((50, 7), dtype=dtype)
     X[41, 2] = X[41, 6] = X[49, 0] = bad
     for given in (X, np.asfortranarray(X), sparse.csr_array(X)):
-        with pytest.raises(
-            DataError, match=rf"X_train holds 3 values .* first is {bad} at row 41, column 2;"
-        ):
+        with pytest.raises(DataError, match=rf"X_train holds 3 values .* first is {bad} at row 41, column 2;"):
             Inputs(given, 7, where="X_train")
         with pytest.raises(DataError, match="row 41, column 2"):
             InputScaling.fit(given)

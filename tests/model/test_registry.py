@@ -37,9 +37,7 @@ def test_nested_configuration_and_absent_values(shapes):
 def test_missing_and_unknown_settings(shapes):
     with pytest.raises(ConfigError, match="'circle' needs radius"):
         shapes.get("circle")
-    with pytest.raises(
-        ConfigError, match="no setting 'color', it takes radius, colour, inner; did you mean 'colour'"
-    ):
+    with pytest.raises(ConfigError, match="no setting 'color', it takes radius, colour, inner; did you mean 'colour'"):
         shapes.get({"name": "circle", "radius": 1, "color": "red"})
     with pytest.raises(ConfigError, match="unknown shape None"):
         shapes.get({"name": None})

@@ -26,9 +26,7 @@ X = np.random.default_rng(0).normal(3, 2, (40, 12)).astype(np.float32)
 
 
 def build():
-    net = SparseMLP(
-        (12, 20, 3), density=0.3, activation=AllReLU(0.4), dropout=0.25, init=HeUniform("sparse"), seed=5
-    )
+    net = SparseMLP((12, 20, 3), density=0.3, activation=AllReLU(0.4), dropout=0.25, init=HeUniform("sparse"), seed=5)
     for layer in net.layers:
         layer.bias[:] = np.arange(layer.n_out) / 7
     net.scaling = InputScaling.fit(X)
@@ -210,9 +208,7 @@ def test_foreign_files(path):
 def test_newer_version(path):
     tensors, network = build().to_tensors()
     write_tensors(path, tensors, {"format_version": 2, "kind": "model", "network": network})
-    with pytest.raises(
-        CheckpointError, match=r"newer trulysparse \(model format 2, this one reads up to 1\); upgrade"
-    ):
+    with pytest.raises(CheckpointError, match=r"newer trulysparse \(model format 2, this one reads up to 1\); upgrade"):
         load(path)
 
 

@@ -74,9 +74,7 @@ def test_adam_steps(decoupled, weight_decay, first_step):
     assert slots["v"] == pytest.approx(v, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "sgd", [SGD(weight_decay=2e-4), SGD(weight_decay=0.1, decay="l2"), SGD(nesterov=True)]
-)
+@pytest.mark.parametrize("sgd", [SGD(weight_decay=2e-4), SGD(weight_decay=0.1, decay="l2"), SGD(nesterov=True)])
 def test_the_sink_does_what_update_does(sgd):
     layer, other = (SparseMLP((40, 30), epsilon=5, seed=2).layers[0] for _ in range(2))
     rng = np.random.default_rng(1)

@@ -47,24 +47,16 @@ class LibraryDraws:
         return philox.shuffle(n, seed=self.seed, step=epoch)
 
     def kept(self, layer: int, step: int, batch: int, neurons: int) -> NDArray[np.bool_]:
-        return philox.dropout_kept(
-            neurons, batch, self.thresholds[layer], seed=self.seed, layer=layer, step=step
-        )
+        return philox.dropout_kept(neurons, batch, self.thresholds[layer], seed=self.seed, layer=layer, step=step)
 
-    def cells(
-        self, layer: int, evolution: int, survivors: NDArray[np.bool_], count: int
-    ) -> NDArray[np.uint64]:
+    def cells(self, layer: int, evolution: int, survivors: NDArray[np.bool_], count: int) -> NDArray[np.uint64]:
         csr = scipy.sparse.csr_array(survivors)
         pattern = Pattern(*survivors.shape, csr.indptr.astype(np.int32), csr.indices.astype(np.int32))
-        return pattern.draw_missing(
-            count, seed=self.seed, purpose="regrow_cells", layer=layer, step=evolution
-        )
+        return pattern.draw_missing(count, seed=self.seed, purpose="regrow_cells", layer=layer, step=evolution)
 
     def values(self, layer: int, evolution: int, cells: NDArray[np.uint64]) -> NDArray[Any]:
         n_in, n_out = self.sizes[layer : layer + 2]
         where = {"seed": self.seed, "purpose": "regrow_values", "layer": layer, "step": evolution}
         if self.init == "normal":
             return philox.normal_values(cells, 0.1, **where)
-        return philox.uniform_values(
-            cells, math.sqrt(6 / (n_in + (n_out if self.init == "xavier" else 0))), **where
-        )
+        return philox.uniform_values(cells, math.sqrt(6 / (n_in + (n_out if self.init == "xavier" else 0))), **where)

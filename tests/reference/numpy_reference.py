@@ -161,9 +161,7 @@ def gradients(
     result = []
     for number in range(len(layers) - 1, -1, -1):
         layer = layers[number]
-        result.append(
-            (np.where(layer.mask, inputs[number].T @ delta, delta.dtype.type(0)), delta.sum(axis=0))
-        )
+        result.append((np.where(layer.mask, inputs[number].T @ delta, delta.dtype.type(0)), delta.sum(axis=0)))
         if number == 0:
             break
         delta = (delta @ layer.weights.T) * derivative(layers[number - 1].activation, zs[number - 1])
@@ -300,9 +298,7 @@ class Draws(Protocol):
         """Return the weights of grown cells."""
 
 
-def evolve_set(
-    layer: Layer, number: int, evolution: int, fraction: float, draws: Draws, compat: str | None
-) -> None:
+def evolve_set(layer: Layer, number: int, evolution: int, fraction: float, draws: Draws, compat: str | None) -> None:
     """Carry out one SET step: drop, then grow as many among all free cells, without optimizer state."""
     if layer.connections == 0:
         return
@@ -372,9 +368,7 @@ def train(
         for batch in range(batches):
             some = order[batch * batch_size : (batch + 1) * batch_size]
             dropout = [
-                Dropout(
-                    draws.kept(number, step, batch_size, layers[number].bias.size), dropout_scale(threshold)
-                )
+                Dropout(draws.kept(number, step, batch_size, layers[number].bias.size), dropout_scale(threshold))
                 if threshold
                 else None
                 for number, threshold in enumerate(dropout_thresholds)

@@ -57,9 +57,7 @@ def bounded(words: Words, bound: int) -> int:
     return first * bound >> 64
 
 
-def shuffle(
-    n: int, *, seed: int, purpose: str = "shuffle", layer: int = 0, step: int = 0
-) -> NDArray[np.int64]:
+def shuffle(n: int, *, seed: int, purpose: str = "shuffle", layer: int = 0, step: int = 0) -> NDArray[np.int64]:
     """Return a permutation of 0..n-1: Fisher-Yates from the last place down, place i swapped by draw i."""
     out = np.arange(n)
     blocks = draw(seed, purpose, layer, step, np.arange(n))
@@ -81,9 +79,7 @@ def dropout_draws(neurons: int, batch: int, *, seed: int, layer: int, step: int)
     return (word >> (16 * (sample % 2)).astype(np.uint32)).astype(np.uint16)
 
 
-def dropout_kept(
-    neurons: int, batch: int, threshold: int, *, seed: int, layer: int, step: int
-) -> NDArray[Any]:
+def dropout_kept(neurons: int, batch: int, threshold: int, *, seed: int, layer: int, step: int) -> NDArray[Any]:
     """Return which units (batch, neurons) stay: those whose draw is not below `threshold`."""
     return dropout_draws(neurons, batch, seed=seed, layer=layer, step=step) >= threshold
 

@@ -33,9 +33,7 @@ def _layers(
         weights = np.where(mask, rng.normal(size=(n_in, n_out)), 0).astype(dtype)
         kind = ACTIVATIONS[activation] or ("rectifier", ref.all_relu_slope(0.6, number + 1))
         last = number == len(sizes) - 2
-        layers.append(
-            ref.Layer(weights, mask, rng.normal(size=n_out).astype(dtype), ("linear", 0.0) if last else kind)
-        )
+        layers.append(ref.Layer(weights, mask, rng.normal(size=n_out).astype(dtype), ("linear", 0.0) if last else kind))
     return layers
 
 
@@ -61,13 +59,9 @@ class _Draws:
     def kept(self, layer: int, step: int, batch: int, neurons: int) -> NDArray[np.bool_]:
         return np.random.default_rng([self.seed, 1, layer, step]).random((batch, neurons)) >= self.rate
 
-    def cells(
-        self, layer: int, evolution: int, survivors: NDArray[np.bool_], count: int
-    ) -> NDArray[np.uint64]:
+    def cells(self, layer: int, evolution: int, survivors: NDArray[np.bool_], count: int) -> NDArray[np.uint64]:
         rng = np.random.default_rng([self.seed, 2, layer, evolution])
-        return np.sort(rng.choice(np.flatnonzero(~survivors.reshape(-1)), count, replace=False)).astype(
-            np.uint64
-        )
+        return np.sort(rng.choice(np.flatnonzero(~survivors.reshape(-1)), count, replace=False)).astype(np.uint64)
 
     def values(self, layer: int, evolution: int, cells: NDArray[np.uint64]) -> NDArray[Any]:
         return 0.3 * np.random.default_rng([self.seed, 3, layer, evolution]).normal(size=cells.size)
@@ -150,9 +144,7 @@ def test_losses_survive_large_outputs() -> None:
         (ref.Adam(eps=0.0, decay=0.5, decoupled=False), 0.9, 0.8),
     ],
 )
-def test_optimizers_against_hand_computed_steps(
-    optimizer: ref.Optimizer, first: float, second: float
-) -> None:
+def test_optimizers_against_hand_computed_steps(optimizer: ref.Optimizer, first: float, second: float) -> None:
     w, g = np.array([1.0]), np.array([1.0])
     slots = {name: np.zeros(1) for name in optimizer.slots}
     w = optimizer.update(w, g, slots, 0.1, 1)
@@ -180,9 +172,7 @@ def _half_and_half(n: int) -> NDArray[np.float64]:
     return np.random.default_rng(0).permutation(values).astype(np.float64)
 
 
-@pytest.mark.parametrize(
-    ("n", "fraction", "removed"), [(1000, 0.3, 302), (10, 0.3, 5), (10, 0.0, 2), (1000, 0.0, 2)]
-)
+@pytest.mark.parametrize(("n", "fraction", "removed"), [(1000, 0.3, 302), (10, 0.3, 5), (10, 0.0, 2), (1000, 0.0, 2)])
 def test_wasap_cut_offs_remove_the_stated_counts(n: int, fraction: float, removed: int) -> None:
     assert np.count_nonzero(~ref.wasap_survivors(_half_and_half(n), fraction)) == removed
 
@@ -288,9 +278,7 @@ def test_float32_follows_float64() -> None:
 def test_float32_stays_float32(optimizer: ref.Optimizer) -> None:
     layers, _ = _run(optimizer=optimizer, dtype=np.float32, lr=lambda step: 0.01 / (1 + step))
     for layer in layers:
-        assert {a.dtype for a in (layer.weights, layer.bias, *layer.weight_slots.values())} == {
-            np.dtype(np.float32)
-        }
+        assert {a.dtype for a in (layer.weights, layer.bias, *layer.weight_slots.values())} == {np.dtype(np.float32)}
 
 
 def test_learning_rate_may_follow_the_step() -> None:

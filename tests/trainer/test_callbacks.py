@@ -132,9 +132,7 @@ def test_epochs_without_validation_count_but_do_not_judge() -> None:
 
 @pytest.mark.parametrize("callback", [EarlyStopping(), BestModel("model.safetensors")])
 def test_metric_that_is_not_measured_is_an_error(callback: Callback) -> None:
-    with pytest.raises(
-        ConfigError, match="follows val_loss, which this run does not measure; pass validation="
-    ):
+    with pytest.raises(ConfigError, match="follows val_loss, which this run does not measure; pass validation="):
         _run(callback, [None])
 
 

@@ -157,9 +157,7 @@ def test_best_needs_a_measured_metric_and_a_direction() -> None:
 
 def test_repr_and_equality() -> None:
     assert repr(History()) == "History(no epochs)"
-    assert repr(History([_row(1, accuracy=None)])).startswith(
-        "History(1 epochs; epoch 1: loss=1, val_loss=0.3"
-    )
+    assert repr(History([_row(1, accuracy=None)])).startswith("History(1 epochs; epoch 1: loss=1, val_loss=0.3")
     assert History([_row(1)]) == History([_row(1)])
     assert History([_row(1)]) != History([_row(1, loss=1.0000000000000002)])
     assert History() != []

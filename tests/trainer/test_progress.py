@@ -37,9 +37,7 @@ class _Run:
         self.batch_size = 32
         self.stop_reason: str | None = None
 
-    def go(
-        self, reporter: ProgressReporter, clock: _Clock, seconds: float, epochs: int | None = None
-    ) -> None:
+    def go(self, reporter: ProgressReporter, clock: _Clock, seconds: float, epochs: int | None = None) -> None:
         trainer: Any = self
         reporter.on_fit_start(trainer)
         for _ in range(epochs or self.epochs):
@@ -71,8 +69,7 @@ def test_durations(seconds: float, text: str) -> None:
     [
         (
             _row(12),
-            "epoch  12/500  loss 0.4312  acc 0.8455  val_acc 0.8502  "
-            "connections 125,683  31,000 samples/s  left 4:12",
+            "epoch  12/500  loss 0.4312  acc 0.8455  val_acc 0.8502  connections 125,683  31,000 samples/s  left 4:12",
         ),
         (
             _row(500, val_accuracy=None, val_loss=None),
@@ -168,10 +165,10 @@ def test_terminal_gets_one_line_that_is_rewritten() -> None:
     assert last.startswith("epoch 3/3  loss 0.4312  acc 0.8455")
 
 
-@pytest.mark.parametrize("columns", [0, 60, 160])
-def test_real_terminals_of_any_width_get_the_line(columns: int) -> None:
+@pytest.mark.parametrize(("columns", "rows"), [(0, 0), (150, 0), (60, 24), (160, 50)])
+def test_real_terminals_of_any_size_get_the_line(columns: int, rows: int) -> None:
     main, side = pty.openpty()
-    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     with open(side, "w", encoding="utf-8") as out:
         clock = _Clock()
         _Run(2).go(ProgressReporter(stream=out, clock=clock), clock, seconds=1.0)

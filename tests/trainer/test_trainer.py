@@ -39,11 +39,7 @@ def _trainer(net: ts.SparseMLP | None = None, **arguments: Any) -> ts.Trainer:
 
 
 def _bits(net: ts.SparseMLP) -> list[bytes]:
-    return [
-        array.tobytes()
-        for layer in net.layers
-        for array in (layer.pattern.cells(), layer.values, layer.bias)
-    ]
+    return [array.tobytes() for layer in net.layers for array in (layer.pattern.cells(), layer.values, layer.bias)]
 
 
 def test_training_learns() -> None:
@@ -104,9 +100,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_does(name: s
             if step == 6 * 6 + 3:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    first = _trainer(
-        optimizer=OPTIMIZERS[name](), pruning=pruning, checkpoint=file, callbacks=[StopInTheMiddle()]
-    )
+    first = _trainer(optimizer=OPTIMIZERS[name](), pruning=pruning, checkpoint=file, callbacks=[StopInTheMiddle()])
     with pytest.raises(TrainingInterrupted) as stop:
         first.fit(X, y, epochs=12, validation=validation)
     assert stop.value.signal == signal.SIGTERM and str(file) in str(stop.value)
@@ -289,7 +283,11 @@ def test_divergence_is_an_error_that_names_epoch_and_learning_rate() -> None:
 BAD_DATA = {
     "wrong feature count": (lambda X, y: (X[:, :-1], y), ShapeError, "expects 12 features"),
     "nan": (lambda X, y: (np.where(X == X[7, 2], np.nan, X).astype(np.float32), y), DataError, "NaN|finite"),
-    "infinite": (lambda X, y: (np.where(X == X[7, 2], np.inf, X).astype(np.float32), y), DataError, "inf|finite"),
+    "infinite": (
+        lambda X, y: (np.where(X == X[7, 2], np.inf, X).astype(np.float32), y),
+        DataError,
+        "inf|finite",
+    ),
     "label too large": (lambda X, y: (X, np.where(y == 2, 3, y)), DataError, "3"),
     "negative label": (lambda X, y: (X, y - 1), DataError, "-1"),
     "labels not integers": (lambda X, y: (X, y + 0.5), DataError, "integer"),

@@ -96,9 +96,7 @@ class RunConfig:
         known = _table_keys(self.tables)
         for table, entries in self.tables.items():
             if table not in known:
-                raise ConfigError(
-                    f"unknown table [{table}]: known are {', '.join(known)}{nearest(table, known)}"
-                )
+                raise ConfigError(f"unknown table [{table}]: known are {', '.join(known)}{nearest(table, known)}")
             for key in entries:
                 if key not in known[table]:
                     raise ConfigError(

@@ -23,7 +23,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("model", type=Path, metavar="DIR|FILE", help="a run directory or a model file")
     parser.add_argument(
-        "--data", metavar="NAME|DIR_OR_NPZ", help="other data (needed for a bare model file, and where data moved)"
+        "--data",
+        metavar="NAME|DIR_OR_NPZ",
+        help="other data (needed for a bare model file, and where data moved)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all)")
     parser.set_defaults(run=run)

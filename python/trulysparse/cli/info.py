@@ -28,7 +28,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.model is not None:
         print(load(model_file(arguments.model)).summary())
         return
-    facts = {**_kernels.build_info(), "isa in use": _kernels.isa(), "threads": str(_kernels.default_threads())}
+    facts = {
+        **_kernels.build_info(),
+        "isa in use": _kernels.isa(),
+        "threads": str(_kernels.default_threads()),
+    }
     width = max(map(len, facts))
     for key, value in facts.items():
         print(f"{key:<{width}}  {value}")

@@ -29,9 +29,11 @@ def _preset(
     **tables: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     preset = copy.deepcopy(_PAPER)
-    density = {"epsilon": epsilon} if sampler == "bernoulli" else {
-        "density": {"name": "erdos_renyi", "epsilon": epsilon, "sampler": sampler}
-    }
+    density = (
+        {"epsilon": epsilon}
+        if sampler == "bernoulli"
+        else {"density": {"name": "erdos_renyi", "epsilon": epsilon, "sampler": sampler}}
+    )
     preset["model"] = {
         "hidden": hidden,
         **density,

@@ -46,20 +46,32 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="samples a step")
     parser.add_argument("--lr", type=float, metavar="X", help="learning rate")
     parser.add_argument("--topology", metavar="NAME", help="how connections change: set, static")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads; the result does not depend on it (default: all)")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of network, order, dropout and topology (default: 0)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads; the result does not depend on it (default: all)"
+    )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="seed of network, order, dropout and topology (default: 0)"
+    )
     parser.add_argument(
         "--validation",
         type=float,
         metavar="FRACTION",
         help="hold back this part of the training data for the curves (default: the test part serves)",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write model, history, run file, curve and checkpoints here")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write model, history, run file, curve and checkpoints here"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that --out DIR holds")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR, bit for bit")
-    parser.add_argument("--checkpoint-every", type=int, metavar="N", help="write a checkpoint every N epochs (with --out)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+        "--checkpoint-every", type=int, metavar="N", help="write a checkpoint every N epochs (with --out)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
         help="any key of a run file, e.g. --set drop_fraction=0.2 --set model.hidden='[400, 100]'",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
@@ -190,9 +202,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.quiet:
         print(data, file=sys.stderr)
         print(net.summary(), file=sys.stderr)
-    trainer.fit(
-        data.X_train, data.y_train, epochs=config.get("fit", "epochs"), validation=_validation(config, data)
-    )
+    trainer.fit(data.X_train, data.y_train, epochs=config.get("fit", "epochs"), validation=_validation(config, data))
     if directory is not None:
         net.save(directory / MODEL)
         _draw_curve(trainer.history, directory / CURVE)

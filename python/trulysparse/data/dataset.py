@@ -68,14 +68,10 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if self.task is not None and self.task not in TASKS:
-            raise ConfigError(
-                f"{self.name}: task={self.task!r} is unknown; use {' or '.join(map(repr, TASKS))}"
-            )
+            raise ConfigError(f"{self.name}: task={self.task!r} is unknown; use {' or '.join(map(repr, TASKS))}")
         if (self.X_test is None) != (self.y_test is None):
             got, lacks = ("y_test", "X_test") if self.X_test is None else ("X_test", "y_test")
-            raise DataError(
-                f"{self.name}: {got} is given without {lacks}; give both parts of the test set or neither"
-            )
+            raise DataError(f"{self.name}: {got} is given without {lacks}; give both parts of the test set or neither")
         _check_features(self.X_train, f"{self.name}: X_train")
         _check_rows(self.X_train, self.y_train, self.name, "train")
         if self.X_test is not None and self.y_test is not None:
@@ -142,9 +138,7 @@ def _check_features(X: Features, where: str) -> None:
         cure = f"; flatten each sample with {where.split()[-1]}.reshape(len(X), -1)" if X.ndim > 2 else ""
         raise ShapeError(f"{where} has {X.ndim} dimensions {X.shape}, expected 2 (samples, features){cure}")
     if 0 in X.shape:
-        raise DataError(
-            f"{where} is empty: its shape is {X.shape}, and at least one sample and feature is needed"
-        )
+        raise DataError(f"{where} is empty: its shape is {X.shape}, and at least one sample and feature is needed")
     if X.dtype.name not in FEATURE_DTYPES or not X.dtype.isnative:
         raise DataError(
             f"{where} has dtype {X.dtype!r}, allowed are {', '.join(FEATURE_DTYPES)} in the machine's "
@@ -183,9 +177,7 @@ def _check_labels(y: NDArray[Any], where: str) -> None:
             "S": "np.unique(y, return_inverse=True)[1]",
             "O": "np.unique(y, return_inverse=True)[1]",
         }.get(y.dtype.kind, ".astype(int)")
-        raise DataError(
-            f"{where}: class labels must be integers from 0, got dtype {y.dtype}; convert them with {cure}"
-        )
+        raise DataError(f"{where}: class labels must be integers from 0, got dtype {y.dtype}; convert them with {cure}")
     if y.ndim != 1:
         raise ShapeError(
             f"{where} has shape {y.shape}, class labels need (samples,); "

@@ -91,9 +91,7 @@ def load_dataset(name_or_path: str | os.PathLike[str], data: str | os.PathLike[s
     text = os.fspath(name_or_path)
     if isinstance(name_or_path, os.PathLike) or _is_path(text):
         if data is not None:
-            raise DataError(
-                f"{text} is a path already; leave out data={os.fspath(data)!r}, or give a name instead"
-            )
+            raise DataError(f"{text} is a path already; leave out data={os.fspath(data)!r}, or give a name instead")
         return _load_path(Path(text), Path(text).stem)
     if data is not None:
         found = _find(text, Path(data))
@@ -132,20 +130,14 @@ def save_dataset(path: str | os.PathLike[str], dataset: Dataset) -> None:
                 "go into a directory with scipy.sparse.save_npz"
             )
     if Path(path).suffix != ".npz":
-        raise DataError(
-            f"{os.fspath(path)} does not end in .npz; choose a name that load_dataset will recognise"
-        )
+        raise DataError(f"{os.fspath(path)} does not end in .npz; choose a name that load_dataset will recognise")
     with replacing(path) as temporary:
         np.savez(temporary, **arrays)
 
 
 def _is_path(text: str) -> bool:
     separators = {os.sep, os.altsep} - {None}
-    return (
-        Path(text).suffix in (".npz", ".npy")
-        or any(s in text for s in separators if s)
-        or text in (".", "..")
-    )
+    return Path(text).suffix in (".npz", ".npy") or any(s in text for s in separators if s) or text in (".", "..")
 
 
 def _find(name: str, data: Path) -> Path | None:
@@ -259,8 +251,7 @@ def _unreadable(path: Path, what: str, error: Exception) -> str:
     if "pickle" in detail.lower():
         detail = "it holds Python objects, which are never loaded"
     return (
-        f"{path} cannot be read as {what} ({detail}); it may be truncated or of another kind, "
-        "copy it or write it again"
+        f"{path} cannot be read as {what} ({detail}); it may be truncated or of another kind, copy it or write it again"
     )
 
 
@@ -273,14 +264,8 @@ def _nearest_file(path: Path) -> str:
 
 def _unknown(name: str, data: Path | None) -> str:
     local = [] if data is None else sorted(p.stem for p in data.glob("*.npz"))
-    near = difflib.get_close_matches(
-        name.lower().replace("-", "_"), [*known_datasets(), *local], n=1, cutoff=0.5
-    )
-    hint = (
-        f"did you mean {near[0]!r}?"
-        if near
-        else "the path of an .npz file or a directory of .npy files works too"
-    )
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), [*known_datasets(), *local], n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else "the path of an .npz file or a directory of .npy files works too"
     where = "" if data is None else f", and {data} holds no {name}.npz"
     return f"unknown data set {name!r}: known are {', '.join(known_datasets())}{where}; {hint}"
 

@@ -18,9 +18,7 @@ def check_fraction(fraction: Any, what: str) -> None:
     """Raise ConfigError unless 0 < fraction < 1."""
     number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
     if not number or not 0.0 < fraction < 1.0:
-        raise ConfigError(
-            f"{what}={fraction!r} is not a number between 0 and 1 (both excluded); 0.1 is a tenth"
-        )
+        raise ConfigError(f"{what}={fraction!r} is not a number between 0 and 1 (both excluded); 0.1 is a tenth")
 
 
 def validation_split(n: int, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -49,9 +47,7 @@ def validation_split(n: int, fraction: float, seed: int) -> tuple[Rows, Rows]:
     """
     check_fraction(fraction, "validation fraction")
     if n < 2:
-        raise DataError(
-            f"{n} sample(s) cannot be split into a training and a validation part; at least 2 are needed"
-        )
+        raise DataError(f"{n} sample(s) cannot be split into a training and a validation part; at least 2 are needed")
     held_out = min(max(round(fraction * n), 1), n - 1)
     order = _kernels.shuffle(n, seed=seed, purpose="split")
     return np.sort(order[held_out:]), np.sort(order[:held_out])

@@ -84,6 +84,4 @@ def make_classification(
         raise ConfigError(f"make_classification: {error}") from error
     X, y = X.astype(np.float32), y.astype(np.int64)
     n_train = n_samples - n_test
-    return Dataset(
-        "make_classification", X[:n_train], y[:n_train], X[n_train:], y[n_train:], "classification"
-    )
+    return Dataset("make_classification", X[:n_train], y[:n_train], X[n_train:], y[n_train:], "classification")

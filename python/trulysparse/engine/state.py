@@ -94,16 +94,12 @@ def restore_state(
     state = TrainState.fresh(net, optimizer)
     unknown = set(counters) ^ set(state.counters())
     if unknown:
-        raise CheckpointError(
-            f"the checkpoint's counters do not match this version's: {', '.join(sorted(unknown))}"
-        )
+        raise CheckpointError(f"the checkpoint's counters do not match this version's: {', '.join(sorted(unknown))}")
     for name, array in state_tensors(state).items():
         saved = tensors.get(name)
         if saved is None or saved.shape != array.shape or saved.dtype != array.dtype:
             got = "absent" if saved is None else f"{saved.dtype} of shape {saved.shape}"
-            raise CheckpointError(
-                f"checkpoint tensor {name} is {got}, expected {array.dtype} of shape {array.shape}"
-            )
+            raise CheckpointError(f"checkpoint tensor {name} is {got}, expected {array.dtype} of shape {array.shape}")
         array[...] = saved
     for key, value in counters.items():
         setattr(state, key, value)
@@ -142,9 +138,7 @@ class NetworkSnapshot:
                 Pattern(
                     layer.n_in,
                     layer.n_out,
-                    tensors[f"layers.{i}.row_ptr"].astype(
-                        _kernels.offset_dtype(tensors[f"layers.{i}.col_idx"].size)
-                    ),
+                    tensors[f"layers.{i}.row_ptr"].astype(_kernels.offset_dtype(tensors[f"layers.{i}.col_idx"].size)),
                     tensors[f"layers.{i}.col_idx"],
                 )
                 for i, layer in enumerate(net.layers)

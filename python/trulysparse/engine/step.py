@@ -87,9 +87,7 @@ class Engine:
         state: TrainState | None = None,
     ) -> None:
         if micro_batch is not None and (micro_batch < _kernels.LANE or micro_batch % _kernels.LANE):
-            raise ConfigError(
-                f"micro_batch={micro_batch} is not a positive multiple of {_kernels.LANE}; try 32 or 128"
-            )
+            raise ConfigError(f"micro_batch={micro_batch} is not a positive multiple of {_kernels.LANE}; try 32 or 128")
         self.net = net
         self.optimizer = optimizer
         self.seed = seed
@@ -173,9 +171,7 @@ class Engine:
             x = hidden.activation
         last = net.layers[-1]
         _kernels.forward(last.view, x, space.output, activation=last.activation, threads=threads)
-        return net.loss(
-            space.output, net.loss.batch(targets, rows, space.ld), rows.size, scale, space.output, threads
-        )
+        return net.loss(space.output, net.loss.batch(targets, rows, space.ld), rows.size, scale, space.output, threads)
 
     def _backward(self, space: _Workspace, fused: bool, lr: float, first: bool, last: bool) -> None:
         net, threads = self.net, self.threads
@@ -232,7 +228,12 @@ class Engine:
         ):
             if not fused:
                 optimizer.update(
-                    layer.values, self._gradients[layer.index], weight_slots, lr=lr, step=step, threads=threads
+                    layer.values,
+                    self._gradients[layer.index],
+                    weight_slots,
+                    lr=lr,
+                    step=step,
+                    threads=threads,
                 )
             optimizer.update(layer.bias, bias_gradient, bias_slots, lr=lr, step=step, threads=threads)
 

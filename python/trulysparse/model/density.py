@@ -126,9 +126,7 @@ class ErdosRenyi(Density):
                 expected.append(min(float(cells), asked))
             else:
                 # expm1/log1p: cells * (1 - (1 - 1/cells)**draws) loses all digits in a huge layer
-                expected.append(
-                    float(-cells * np.expm1(round(asked) * np.log1p(-1 / cells))) if cells > 1 else 1.0
-                )
+                expected.append(float(-cells * np.expm1(round(asked) * np.log1p(-1 / cells))) if cells > 1 else 1.0)
         return expected
 
     def patterns(self, sizes: Sequence[int], seed: int, threads: int | None = None) -> list[Pattern]:
@@ -194,9 +192,7 @@ class ERK(Density):
         object.__setattr__(self, "power", check_number(self.power, "power of ERK", low=0))
         if isinstance(self.dense, (str, bytes)) or not isinstance(self.dense, Sequence):
             raise ConfigError(f"dense of ERK must be a sequence of layer numbers, got {self.dense!r}")
-        dense = tuple(
-            check_integer(layer, "a layer number in dense of ERK", low=-(2**24)) for layer in self.dense
-        )
+        dense = tuple(check_integer(layer, "a layer number in dense of ERK", low=-(2**24)) for layer in self.dense)
         object.__setattr__(self, "dense", dense)
 
     def densities(self, sizes: Sequence[int]) -> list[float]:
@@ -206,8 +202,7 @@ class ERK(Density):
         for layer in self.dense:
             if not -len(shapes) <= layer < len(shapes):
                 raise ConfigError(
-                    f"dense of ERK names layer {layer}, but the network has {len(shapes)} layers (0 to "
-                    f"{layers[-1]})"
+                    f"dense of ERK names layer {layer}, but the network has {len(shapes)} layers (0 to {layers[-1]})"
                 )
         cells = [n_in * n_out for n_in, n_out in shapes]
         full = {layer % len(shapes) for layer in self.dense}

@@ -16,6 +16,8 @@ from trulysparse.model.inputs import Inputs
 from trulysparse.model.layer import SparseLayer
 from trulysparse.model.losses import Loss
 
+BATCH_SIZE = 1024  # samples at a time; results do not depend on it
+
 __all__ = ["Evaluation", "evaluate_inputs", "forward_batches", "output_rows"]
 
 F32 = npt.NDArray[np.float32]

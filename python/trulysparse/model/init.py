@@ -56,9 +56,7 @@ class Initializer(Configurable):
     def _sparse_scale(self, pattern: Pattern, in_degree: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         raise NotImplementedError(f"{type(self).__name__} must define _sparse_scale")
 
-    def draw(
-        self, pattern: Pattern, *, seed: int, layer: int, threads: int | None = None
-    ) -> npt.NDArray[np.float32]:
+    def draw(self, pattern: Pattern, *, seed: int, layer: int, threads: int | None = None) -> npt.NDArray[np.float32]:
         """Draw the first weights of a layer, float32 (nnz,) in pattern order."""
         return _kernels.draw_values(
             pattern.n_in,

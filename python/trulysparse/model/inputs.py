@@ -30,9 +30,7 @@ def _as_matrix(X: Any, where: str) -> Any:
     """Return X as a 2-D ndarray or canonical SciPy CSR of a supported dtype; raise otherwise."""
     sparse = _is_sparse(X)
     if sparse and X.format != "csr":
-        raise TypeError(
-            f"{where} is sparse in {X.format!r} format, only CSR is read row by row; pass {where}.tocsr()"
-        )
+        raise TypeError(f"{where} is sparse in {X.format!r} format, only CSR is read row by row; pass {where}.tocsr()")
     if not sparse:
         try:
             X = np.asarray(X)
@@ -40,33 +38,21 @@ def _as_matrix(X: Any, where: str) -> Any:
             raise ShapeError(f"{where} is not a rectangular array: {error}") from None
     if X.dtype.name not in _DTYPES or not X.dtype.isnative:
         cure = "np.uint8" if X.dtype == np.bool_ else "np.float32"
-        raise TypeError(
-            f"{where} has dtype {X.dtype}, allowed are {', '.join(_DTYPES)}; pass {where}.astype({cure})"
-        )
+        raise TypeError(f"{where} has dtype {X.dtype}, allowed are {', '.join(_DTYPES)}; pass {where}.astype({cure})")
     if X.ndim != 2:
-        cure = (
-            f"; for one sample pass {where}[None, :]"
-            if X.ndim == 1
-            else f"; pass {where}.reshape(len({where}), -1)"
-        )
-        raise ShapeError(
-            f"{where} must have shape (samples, features), got {X.shape}{cure if X.ndim else ''}"
-        )
+        cure = f"; for one sample pass {where}[None, :]" if X.ndim == 1 else f"; pass {where}.reshape(len({where}), -1)"
+        raise ShapeError(f"{where} must have shape (samples, features), got {X.shape}{cure if X.ndim else ''}")
     if X.shape[0] == 0:
         raise DataError(f"{where} has no samples (shape {X.shape}); at least one is needed")
     if sparse:
         if not X.has_canonical_format:
-            raise DataError(
-                f"{where} holds unsorted or duplicate entries; call {where}.sum_duplicates() first"
-            )
+            raise DataError(f"{where} holds unsorted or duplicate entries; call {where}.sum_duplicates() first")
         if X.nnz and not (X.indices.min() >= 0 and X.indices.max() < X.shape[1]):
             raise DataError(
                 f"{where} has column indices outside 0 to {X.shape[1] - 1}; it was built or changed wrongly"
             )
     elif any(stride % X.itemsize for stride in X.strides):
-        raise TypeError(
-            f"{where} is a view whose strides are not whole elements; pass np.ascontiguousarray({where})"
-        )
+        raise TypeError(f"{where} is a view whose strides are not whole elements; pass np.ascontiguousarray({where})")
     return X
 
 
@@ -156,17 +142,10 @@ class InputScaling:
             self.factor = np.array(factor, dtype=np.float32)
         if self.shift.ndim != 1 or self.shift.shape != self.factor.shape:
             raise ShapeError(
-                f"shift and factor must both have shape (n_features,), got {self.shift.shape} and "
-                f"{self.factor.shape}"
+                f"shift and factor must both have shape (n_features,), got {self.shift.shape} and {self.factor.shape}"
             )
-        if (
-            not np.isfinite(self.shift).all()
-            or not np.isfinite(self.factor).all()
-            or not (self.factor > 0).all()
-        ):
-            raise DataError(
-                "shift must be finite and factor finite and positive, in 32-bit floats, for every feature"
-            )
+        if not np.isfinite(self.shift).all() or not np.isfinite(self.factor).all() or not (self.factor > 0).all():
+            raise DataError("shift must be finite and factor finite and positive, in 32-bit floats, for every feature")
         self.shift.setflags(write=False)
         self.factor.setflags(write=False)
 
@@ -298,9 +277,7 @@ class Inputs:
     n_samples: int
     n_features: int
 
-    def __init__(
-        self, X: Any, n_features: int, scaling: InputScaling | None = None, where: str = "X"
-    ) -> None:
+    def __init__(self, X: Any, n_features: int, scaling: InputScaling | None = None, where: str = "X") -> None:
         X = _matching(X, n_features, where)
         if scaling is not None and scaling.n_features != n_features:
             raise ShapeError(

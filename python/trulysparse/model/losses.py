@@ -29,9 +29,7 @@ F32 = npt.NDArray[np.float32]
 
 def _as_array(y: object, where: str) -> Array:
     if hasattr(y, "tocsr"):
-        raise TypeError(
-            f"{where} is a sparse {type(y).__name__}, targets must be dense; pass {where}.toarray()"
-        )
+        raise TypeError(f"{where} is a sparse {type(y).__name__}, targets must be dense; pass {where}.toarray()")
     try:
         array = np.asarray(y)
     except ValueError as error:
@@ -154,9 +152,7 @@ class CrossEntropy(Loss):
         labels = _as_array(y, where)
         if labels.ndim != 1:
             cure = (
-                f"pass {where}.ravel()"
-                if labels.shape[1:] == (1,)
-                else f"for one-hot rows pass {where}.argmax(axis=1)"
+                f"pass {where}.ravel()" if labels.shape[1:] == (1,) else f"for one-hot rows pass {where}.argmax(axis=1)"
             )
             raise ShapeError(f"labels {where} must have shape (samples,), got {labels.shape}; {cure}")
         if labels.dtype.kind not in "biu":
@@ -198,16 +194,13 @@ class CrossEntropy(Loss):
 def _target_matrix(y: object, n_outputs: int, where: str) -> Array:
     targets = _as_array(y, where)
     if targets.dtype.kind not in "biuf":
-        raise TypeError(
-            f"targets {where} must be numbers, got dtype {targets.dtype}; pass {where}.astype(float)"
-        )
+        raise TypeError(f"targets {where} must be numbers, got dtype {targets.dtype}; pass {where}.astype(float)")
     if targets.ndim == 1 and n_outputs == 1:
         targets = targets[:, None]
     if targets.ndim != 2 or targets.shape[1] != n_outputs:
         want = "(samples,) or (samples, 1)" if n_outputs == 1 else f"(samples, {n_outputs})"
         raise ShapeError(
-            f"targets {where} must have shape {want} for a network with {n_outputs} outputs, got "
-            f"{targets.shape}"
+            f"targets {where} must have shape {want} for a network with {n_outputs} outputs, got {targets.shape}"
         )
     with np.errstate(over="ignore"):
         prepared = np.ascontiguousarray(targets, dtype=np.float32)
@@ -283,8 +276,7 @@ class MeanSquaredError(Loss):
 
     def proba(self, z: F32, batch: int, out: F32, threads: int) -> None:
         raise ConfigError(
-            "a network with loss='mse' predicts numbers, not probabilities; use predict instead of "
-            "predict_proba"
+            "a network with loss='mse' predicts numbers, not probabilities; use predict instead of predict_proba"
         )
 
     def predictions(self, z: F32) -> Array:

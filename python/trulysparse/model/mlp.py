@@ -15,7 +15,7 @@ from trulysparse import _kernels
 from trulysparse.errors import CheckpointError, ConfigError, ShapeError, TrulySparseError
 from trulysparse.model.activations import Activation, get_activation
 from trulysparse.model.density import Density, ErdosRenyi, Given, get_density
-from trulysparse.model.inference import Evaluation, evaluate_inputs, output_rows
+from trulysparse.model.inference import BATCH_SIZE, Evaluation, evaluate_inputs, output_rows
 from trulysparse.model.init import Initializer, get_initializer
 from trulysparse.model.inputs import Inputs, InputScaling
 from trulysparse.model.layer import SparseLayer
@@ -102,9 +102,7 @@ class SparseMLP:
     ) -> None:
         checked = _check_sizes(sizes)
         if epsilon is not None and density is not None:
-            raise ConfigError(
-                f"give epsilon or density, not both: got epsilon={epsilon!r} and density={density!r}"
-            )
+            raise ConfigError(f"give epsilon or density, not both: got epsilon={epsilon!r} and density={density!r}")
         if density is None:
             density = ErdosRenyi(DEFAULT_EPSILON if epsilon is None else epsilon)
         self._settle(checked, get_density(density), activation, dropout, init, loss, seed, threads)
@@ -173,9 +171,7 @@ class SparseMLP:
             self._classes = None
             return
         if not self.loss.has_accuracy:
-            raise ConfigError(
-                f"a network with loss={self.loss.name!r} has no classes to name; set classes to None"
-            )
+            raise ConfigError(f"a network with loss={self.loss.name!r} has no classes to name; set classes to None")
         plain = [n.item() if isinstance(n, np.generic) else n for n in names]
         wanted = max(2, self.sizes[-1])
         if len(plain) != wanted or not all(isinstance(n, (str, int)) for n in plain):
@@ -190,7 +186,7 @@ class SparseMLP:
             f"dropout={self.dropout!r}, init={self.init!r}, loss={self.loss.name!r}, seed={self.seed})"
         )
 
-    def decision(self, X: Any, *, batch_size: int = 1024, threads: int | None = None) -> F32:
+    def decision(self, X: Any, *, batch_size: int = BATCH_SIZE, threads: int | None = None) -> F32:
         """Return the outputs before softmax or sigmoid, float32 (N, n_outputs).
 
         Parameters
@@ -210,7 +206,7 @@ class SparseMLP:
         """
         return output_rows(self.layers, self._inputs(X), *self._batching(batch_size, threads))
 
-    def predict_proba(self, X: Any, *, batch_size: int = 1024, threads: int | None = None) -> F32:
+    def predict_proba(self, X: Any, *, batch_size: int = BATCH_SIZE, threads: int | None = None) -> F32:
         """Return probabilities, float32; parameters and errors as in `decision`.
 
         Returns
@@ -231,7 +227,7 @@ class SparseMLP:
         rows = output_rows(self.layers, self._inputs(X), *self._batching(batch_size, threads), loss=self.loss)
         return self.loss.probabilities(rows)
 
-    def predict(self, X: Any, *, batch_size: int = 1024, threads: int | None = None) -> Array:
+    def predict(self, X: Any, *, batch_size: int = BATCH_SIZE, threads: int | None = None) -> Array:
         """Return what the network says; parameters and errors as in `decision`.
 
         Returns
@@ -242,7 +238,7 @@ class SparseMLP:
         """
         return self.loss.predictions(self.decision(X, batch_size=batch_size, threads=threads))
 
-    def evaluate(self, X: Any, y: Any, *, batch_size: int = 1024, threads: int | None = None) -> Evaluation:
+    def evaluate(self, X: Any, y: Any, *, batch_size: int = BATCH_SIZE, threads: int | None = None) -> Evaluation:
         """Return mean loss and accuracy over all samples, the last incomplete batch too.
 
         Parameters
@@ -260,7 +256,7 @@ class SparseMLP:
         inputs, targets = self._inputs(X), self.loss.check_targets(y, self.sizes[-1], "y")
         return evaluate_inputs(self.layers, self.loss, inputs, targets, *self._batching(batch_size, threads))
 
-    def score(self, X: Any, y: Any, *, batch_size: int = 1024, threads: int | None = None) -> float:
+    def score(self, X: Any, y: Any, *, batch_size: int = BATCH_SIZE, threads: int | None = None) -> float:
         """Return the accuracy, or for regression R^2, the coefficient of determination (mean over outputs).
 
         Parameters and errors as in `evaluate`. R^2 of targets that are all equal is 1 if met exactly, else 0.
@@ -272,9 +268,7 @@ class SparseMLP:
         targets = self.loss.check_targets(y, self.sizes[-1], "y").astype(np.float64)
         outputs = self.decision(X, batch_size=batch_size, threads=threads)
         if len(targets) != len(outputs):
-            raise ShapeError(
-                f"there are {len(outputs)} samples but {len(targets)} targets; each sample needs one"
-            )
+            raise ShapeError(f"there are {len(outputs)} samples but {len(targets)} targets; each sample needs one")
         residual = ((targets - outputs) ** 2).sum(axis=0)
         spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
         ratio = np.divide(residual, spread, out=(residual > 0).astype(np.float64), where=spread > 0)
@@ -392,8 +386,7 @@ class SparseMLP:
 def _check_sizes(sizes: object) -> tuple[int, ...]:
     if isinstance(sizes, (str, bytes)) or not isinstance(sizes, (Sequence, np.ndarray)) or len(sizes) < 2:
         raise ConfigError(
-            "sizes must be at least two numbers of neurons, inputs first, such as (784, 1000, 10), got "
-            f"{sizes!r}"
+            f"sizes must be at least two numbers of neurons, inputs first, such as (784, 1000, 10), got {sizes!r}"
         )
     return tuple(check_integer(n, f"sizes[{i}]", low=1, high=_INDEX_MAX) for i, n in enumerate(sizes))
 
@@ -403,12 +396,9 @@ def _check_dropout(dropout: Any, n_hidden: int) -> tuple[float | tuple[float, ..
     rates: float | tuple[float, ...]
     if isinstance(dropout, Sequence) and not isinstance(dropout, (str, bytes)):
         if len(dropout) != n_hidden:
-            raise ConfigError(
-                f"dropout must be one number or {n_hidden}, one for each hidden layer, got {dropout!r}"
-            )
+            raise ConfigError(f"dropout must be one number or {n_hidden}, one for each hidden layer, got {dropout!r}")
         each = rates = tuple(
-            check_number(rate, f"dropout[{i}]", low=0, high=1, high_open=True)
-            for i, rate in enumerate(dropout)
+            check_number(rate, f"dropout[{i}]", low=0, high=1, high_open=True) for i, rate in enumerate(dropout)
         )
     else:
         rates = check_number(dropout, "dropout", low=0, high=1, high_open=True)
@@ -423,8 +413,7 @@ def _tensor(tensors: Mapping[str, Array], name: str, dtype: type[np.generic], le
     if array.dtype != dtype or array.ndim != 1 or (length is not None and len(array) != length):
         want = "any length" if length is None else f"length {length}"
         raise CheckpointError(
-            f"the tensor {name} has dtype {array.dtype} and shape {array.shape}, expected {np.dtype(dtype)} "
-            f"of {want}"
+            f"the tensor {name} has dtype {array.dtype} and shape {array.shape}, expected {np.dtype(dtype)} of {want}"
         )
     return array
 

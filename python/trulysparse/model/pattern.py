@@ -56,9 +56,7 @@ class Pattern:
     row_ptr: Array
     col_idx: npt.NDArray[np.int32]
 
-    def __init__(
-        self, n_in: int, n_out: int, row_ptr: Array, col_idx: Array, *, validate: bool = True
-    ) -> None:
+    def __init__(self, n_in: int, n_out: int, row_ptr: Array, col_idx: Array, *, validate: bool = True) -> None:
         if validate:
             _kernels.validate_pattern(n_in, n_out, row_ptr, col_idx)
             row_ptr = row_ptr.copy() if row_ptr.flags.writeable else row_ptr
@@ -137,9 +135,7 @@ class Pattern:
         n_in, n_out = (int(n) for n in csr.shape)
         limit = np.iinfo(np.int32).max
         if max(n_in, n_out) > limit:
-            raise PatternError(
-                f"a layer can have at most {limit} neurons on a side, the matrix is {n_in} x {n_out}"
-            )
+            raise PatternError(f"a layer can have at most {limit} neurons on a side, the matrix is {n_in} x {n_out}")
         offset = _kernels.offset_dtype(len(csr.indices))
         return cls(n_in, n_out, csr.indptr.astype(offset), csr.indices.astype(np.int32))
 
@@ -156,9 +152,7 @@ class Pattern:
         """
         mask = np.asarray(mask)
         if mask.dtype != np.bool_:
-            raise TypeError(
-                f"a dense pattern must be a boolean array, got dtype {mask.dtype}; pass for example W != 0"
-            )
+            raise TypeError(f"a dense pattern must be a boolean array, got dtype {mask.dtype}; pass for example W != 0")
         if mask.ndim != 2:
             raise ShapeError(f"a dense pattern must have shape (n_in, n_out), got {mask.shape}")
         n_in, n_out = mask.shape
@@ -184,9 +178,7 @@ class Pattern:
         from scipy.sparse import csr_array
 
         if np.shape(values) != (self.nnz,):
-            raise ShapeError(
-                f"values must have shape ({self.nnz},), one a connection, got {np.shape(values)}"
-            )
+            raise ShapeError(f"values must have shape ({self.nnz},), one a connection, got {np.shape(values)}")
         matrix = csr_array((values, self.col_idx, self.row_ptr), shape=self.shape)
         matrix.has_canonical_format = True
         return matrix
@@ -213,9 +205,7 @@ class Pattern:
         if self._transposed is not None:
             return np.diff(self._transposed[0]).astype(np.int64)
         degree = np.zeros(self.n_out, dtype=np.int64)
-        for start in range(
-            0, self.nnz, _BLOCK_CELLS
-        ):  # bincount widens what it counts: not the whole at once
+        for start in range(0, self.nnz, _BLOCK_CELLS):  # bincount widens what it counts: not the whole at once
             degree += np.bincount(self.col_idx[start : start + _BLOCK_CELLS], minlength=self.n_out)
         return degree
 
@@ -265,9 +255,7 @@ class Pattern:
             `grown` is unsorted, out of range, or holds a cell that is kept.
         """
         fills = [None] * len(arrays) if fills is None else list(fills)
-        row_ptr, col_idx, carried = _kernels.rewire(
-            *self._csr(), mask, grown, list(arrays), fills, threads=threads
-        )
+        row_ptr, col_idx, carried = _kernels.rewire(*self._csr(), mask, grown, list(arrays), fills, threads=threads)
         return Pattern(self.n_in, self.n_out, row_ptr, col_idx, validate=False), carried
 
     @staticmethod

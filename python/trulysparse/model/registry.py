@@ -41,9 +41,7 @@ def check_number(
         number = float(cast(float, value))
     except (TypeError, ValueError):
         raise ConfigError(f"{name} must be {allowed}, got {value!r}") from None
-    inside = (low < number if low_open else low <= number) and (
-        number < high if high_open else number <= high
-    )
+    inside = (low < number if low_open else low <= number) and (number < high if high_open else number <= high)
     if not math.isfinite(number) or not inside:
         raise ConfigError(f"{name} must be {allowed}, got {value!r}")
     return number
@@ -105,15 +103,12 @@ class Configurable:
         for key in arguments:
             if key not in allowed:
                 can = ", ".join(allowed) if allowed else "no settings"
-                raise ConfigError(
-                    f"{cls.name!r} has no setting {key!r}, it takes {can}{nearest(key, allowed)}"
-                )
+                raise ConfigError(f"{cls.name!r} has no setting {key!r}, it takes {can}{nearest(key, allowed)}")
         needed = [p.name for p in inspect.signature(cls).parameters.values() if p.default is p.empty]
         missing = [key for key in needed if key not in arguments]
         if missing:
             raise ConfigError(
-                f"{cls.name!r} needs {' and '.join(missing)}, for example "
-                f"{{name = {cls.name!r}, {missing[0]} = ...}}"
+                f"{cls.name!r} needs {' and '.join(missing)}, for example {{name = {cls.name!r}, {missing[0]} = ...}}"
             )
         return cls(**arguments)
 
@@ -163,9 +158,7 @@ class Registry(Generic[T]):
         """Return the class called `name`, or raise ConfigError suggesting the nearest."""
         if not isinstance(name, str) or name not in self._classes:
             names = self.names()
-            raise ConfigError(
-                f"unknown {self.kind} {name!r}, allowed are {', '.join(names)}{nearest(name, names)}"
-            )
+            raise ConfigError(f"unknown {self.kind} {name!r}, allowed are {', '.join(names)}{nearest(name, names)}")
         return self._classes[name]
 
     def get(self, spec: object) -> T:
@@ -188,9 +181,7 @@ class Registry(Generic[T]):
             return self.find(spec).from_config({})
         if isinstance(spec, Mapping):
             if "name" not in spec:
-                raise ConfigError(
-                    f"a configured {self.kind} needs the key 'name', one of {', '.join(self.names())}"
-                )
+                raise ConfigError(f"a configured {self.kind} needs the key 'name', one of {', '.join(self.names())}")
             return self.find(spec["name"]).from_config(spec)
         raise ConfigError(
             f"the {self.kind} must be {self.base.__name__}, a name or a configuration, got {spec!r} of type "

@@ -24,9 +24,7 @@ FORMAT_VERSION = 1
 _KEY = "trulysparse"
 
 
-def write_tensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, Any]
-) -> None:
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
     """Write arrays and a description to a safetensors file, under a temporary name that is then renamed.
 
     Parameters
@@ -112,14 +110,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
         metadata = json.loads(described)
     except json.JSONDecodeError as error:
         raise CheckpointError(f"the description in {file} is damaged: {error}; use an older file") from error
-    if (
-        not isinstance(metadata, dict)
-        or "kind" not in metadata
-        or not isinstance(metadata.get("format_version"), int)
-    ):
-        raise CheckpointError(
-            f"the description in {file} lacks its kind or format version; use an older file"
-        )
+    if not isinstance(metadata, dict) or "kind" not in metadata or not isinstance(metadata.get("format_version"), int):
+        raise CheckpointError(f"the description in {file} lacks its kind or format version; use an older file")
     return tensors, metadata
 
 

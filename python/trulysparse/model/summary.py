@@ -137,8 +137,7 @@ class Summary:
 
         def format_line(cells: Sequence[str]) -> str:
             padded = (
-                c.ljust(w) if i in left else c.rjust(w)
-                for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+                c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
             )
             return "  ".join(padded).rstrip()
 

@@ -65,12 +65,8 @@ class Adam(Optimizer):
         self._check_common()
         given: Any = self.betas
         if isinstance(given, (str, bytes)) or not isinstance(given, Sequence) or len(given) != 2:
-            raise ConfigError(
-                f"betas of Adam must be two numbers in [0, 1) such as (0.9, 0.999), got {given!r}"
-            )
-        first, second = (
-            check_number(b, "each of betas of Adam", low=0, high=1, high_open=True) for b in given
-        )
+            raise ConfigError(f"betas of Adam must be two numbers in [0, 1) such as (0.9, 0.999), got {given!r}")
+        first, second = (check_number(b, "each of betas of Adam", low=0, high=1, high_open=True) for b in given)
         self.betas = first, second
         self._check("eps", low_open=True)
         self._check("weight_decay")

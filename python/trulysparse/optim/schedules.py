@@ -55,9 +55,7 @@ class Schedule(Configurable):
 
     def _check(self, key: str, *, low: float = 0, high: float = math.inf, low_open: bool = True) -> None:
         where = f"{key} of {type(self).__name__}"
-        object.__setattr__(
-            self, key, check_number(getattr(self, key), where, low=low, high=high, low_open=low_open)
-        )
+        object.__setattr__(self, key, check_number(getattr(self, key), where, low=low, high=high, low_open=low_open))
 
 
 SCHEDULES: Registry[Schedule] = Registry("learning-rate schedule", Schedule)
@@ -148,9 +146,7 @@ class MultiStep(Schedule):
         self._check("factor")
         given: Any = self.milestones
         if isinstance(given, (str, bytes)) or not isinstance(given, Sequence) or not given:
-            raise ConfigError(
-                f"milestones of MultiStep must be a sequence of epochs such as (30, 60), got {given!r}"
-            )
+            raise ConfigError(f"milestones of MultiStep must be a sequence of epochs such as (30, 60), got {given!r}")
         milestones = tuple(check_integer(m, "a milestone of MultiStep", low=1) for m in given)
         if list(milestones) != sorted(set(milestones)):
             raise ConfigError(f"milestones of MultiStep must be strictly ascending, got {given!r}")

@@ -67,9 +67,7 @@ class SGD(Optimizer):
         self._check_common()
         self._check("momentum", high=1, high_open=True)
         if self.decay not in _DECAYS:
-            raise ConfigError(
-                f"decay of SGD must be 'paper' or 'l2', got {self.decay!r}{nearest(self.decay, _DECAYS)}"
-            )
+            raise ConfigError(f"decay of SGD must be 'paper' or 'l2', got {self.decay!r}{nearest(self.decay, _DECAYS)}")
         if self.decay == "paper":
             self._check("weight_decay", high=1, high_open=True)
         else:

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
+"""Importance pruning: neurons that matter least lose their incoming connections."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -82,9 +84,7 @@ class ImportancePruning(Configurable):
         threshold, weak = self.threshold(layer, threads)
         p = layer.pattern
         mask, dropped = _kernels.drop_incoming(p.n_in, p.n_out, p.row_ptr, p.col_idx, weak, threads)
-        report = PruningReport(
-            layer.index, threshold, int(np.count_nonzero(weak)), layer.nnz, layer.nnz - dropped
-        )
+        report = PruningReport(layer.index, threshold, int(np.count_nonzero(weak)), layer.nnz, layer.nnz - dropped)
         return (TopologyDelta(mask) if dropped else None), report
 
     def prune(self, net: SparseMLP, threads: int | None = None) -> list[PruningReport]:

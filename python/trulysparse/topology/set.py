@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
+"""Sparse evolutionary training."""
+
 from __future__ import annotations
 
 import math
@@ -33,9 +35,7 @@ class SET(Topology):
         more than the fraction asks for (two even at fraction 0).
     """
 
-    def __init__(
-        self, drop_fraction: float = 0.3, *, layers: str = "hidden", compat: str | None = None
-    ) -> None:
+    def __init__(self, drop_fraction: float = 0.3, *, layers: str = "hidden", compat: str | None = None) -> None:
         super().__init__(layers=layers)
         if compat not in (None, "wasap"):
             raise ConfigError(f'SET: compat={compat!r} is unknown; use None or "wasap"')
@@ -55,9 +55,7 @@ class SET(Topology):
         return TopologyDelta(mask, signals.draw_missing(layer, survivors, dropped))
 
 
-def drop_by_sign(
-    layer: SparseLayer, fraction: float, threads: int
-) -> tuple[NDArray[np.bool_], int]:
+def drop_by_sign(layer: SparseLayer, fraction: float, threads: int) -> tuple[NDArray[np.bool_], int]:
     """Mark the survivors when `fraction` of each sign's smallest weights, and every zero, are dropped.
 
     Returns

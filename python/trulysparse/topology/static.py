@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
+"""No change of topology."""
+
 from __future__ import annotations
 
 from trulysparse.model import SparseLayer

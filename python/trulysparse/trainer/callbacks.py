@@ -84,11 +84,7 @@ class CallbackList:
         given: list[Any] = self._all
         strangers = [c for c in given if not isinstance(c, Callback)]
         if strangers:
-            cure = (
-                "make an instance of it"
-                if isinstance(strangers[0], type)
-                else "functions go into LambdaCallback"
-            )
+            cure = "make an instance of it" if isinstance(strangers[0], type) else "functions go into LambdaCallback"
             raise ConfigError(f"{strangers[0]!r} is not a Callback; {cure}")
         self._steps = [c for c in self._all if c.wants_steps]
 
@@ -273,9 +269,7 @@ class EarlyStopping(Callback):
         self.waited = _epoch(row) - (self.best_epoch or 0)
         if self.waited >= self.patience:
             best = (
-                "never was a number"
-                if self.best is None
-                else f"was best in epoch {self.best_epoch} ({self.best:.6g})"
+                "never was a number" if self.best is None else f"was best in epoch {self.best_epoch} ({self.best:.6g})"
             )
             trainer.stop(f"{self.monitor} {best} and has not improved for {self.waited} epochs")
 
@@ -398,9 +392,7 @@ class LambdaCallback(Callback):
     def __init__(self, **events: Callable[..., object]) -> None:
         for name, function in events.items():
             if name not in self.EVENTS:
-                raise ConfigError(
-                    f"LambdaCallback: unknown event {name!r}; events are {', '.join(self.EVENTS)}"
-                )
+                raise ConfigError(f"LambdaCallback: unknown event {name!r}; events are {', '.join(self.EVENTS)}")
             if not callable(function):
                 raise ConfigError(f"LambdaCallback: {name}={function!r} cannot be called")
             setattr(self, name, function)

@@ -107,14 +107,10 @@ class History:
         """
         unknown = [key for key in row if key not in COLUMNS]
         if unknown:
-            raise ConfigError(
-                f"unknown history column {', '.join(unknown)}; the columns are {', '.join(COLUMNS)}"
-            )
+            raise ConfigError(f"unknown history column {', '.join(unknown)}; the columns are {', '.join(COLUMNS)}")
         checked = {key: _number(key, row.get(key)) for key in COLUMNS}
         if self._rows and checked["epoch"] <= self._rows[-1]["epoch"]:  # type: ignore[operator]  # never None
-            raise ConfigError(
-                f"history row of epoch {checked['epoch']} cannot follow epoch {self._rows[-1]['epoch']}"
-            )
+            raise ConfigError(f"history row of epoch {checked['epoch']} cannot follow epoch {self._rows[-1]['epoch']}")
         self._rows.append(checked)
 
     @property
@@ -202,9 +198,7 @@ class History:
             If the metric was never measured.
         """
         sign = 1.0 if metric_mode(metric, mode) == "min" else -1.0
-        scored = [
-            (sign * v, i) for i, v in enumerate(self.column(metric)) if v is not None and not math.isnan(v)
-        ]
+        scored = [(sign * v, i) for i, v in enumerate(self.column(metric)) if v is not None and not math.isnan(v)]
         if not scored:
             cure = "; pass validation= to fit" if metric.startswith("val_") else ""
             raise DataError(f"{metric} was never measured in {len(self)} epoch(s){cure}")
@@ -242,9 +236,7 @@ class History:
             raise DataError(f"{file} cannot be read as a history: {error}") from error
         if not lines or tuple(lines[0]) != COLUMNS:
             got = ",".join(lines[0])[:80] if lines else "nothing"
-            raise DataError(
-                f"{file} is no history: its first line is {got!r}, expected {','.join(COLUMNS)!r}"
-            )
+            raise DataError(f"{file} is no history: its first line is {got!r}, expected {','.join(COLUMNS)!r}")
         if not text.endswith("\n"):
             raise DataError(f"{file} ends in the middle of line {len(lines)}; was it cut short?")
         history = cls()
@@ -257,9 +249,7 @@ class History:
                     }
                 )
             except ValueError as error:
-                raise DataError(
-                    f"{file}, line {number} is broken ({error}); was the file cut short?"
-                ) from error
+                raise DataError(f"{file}, line {number} is broken ({error}); was the file cut short?") from error
         return history
 
     def __len__(self) -> int:

@@ -55,12 +55,13 @@ def _two_digits(value: float) -> int:
     return int(float(f"{value:.1e}"))
 
 
-def _has_width(stream: TextIO) -> bool:
-    """Whether the terminal knows its width; some claim no columns, and tqdm would print none."""
+def _knows_its_size(stream: TextIO) -> bool:
+    """Whether a terminal reports a size; tqdm prints nothing on one that claims no columns or lines."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns > 0
+        size = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):
         return False
+    return size.columns > 0 and size.lines > 1
 
 
 class ProgressReporter(Callback):
@@ -115,13 +116,14 @@ class ProgressReporter(Callback):
             return
         from tqdm import tqdm
 
-        done, known_width = len(trainer.history), _has_width(self._out)
+        done, sized = len(trainer.history), _knows_its_size(self._out)
         self._bar = tqdm(
             total=(trainer.epochs or 0) * trainer.steps_per_epoch,
             initial=done * trainer.steps_per_epoch,
             bar_format="{desc}  |{bar:16}|",
-            ncols=None if known_width else 120,
-            dynamic_ncols=known_width,
+            ncols=None if sized else 120,
+            nrows=None if sized else 24,
+            dynamic_ncols=sized,
             mininterval=0.2,
             file=self._out,
         )

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
+"""The training loop as a user starts it."""
+
 from __future__ import annotations
 
 import math
@@ -23,6 +25,7 @@ from trulysparse.engine import (
 )
 from trulysparse.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from trulysparse.model import Inputs, InputScaling, SparseMLP
+from trulysparse.model.inference import BATCH_SIZE, evaluate_inputs
 from trulysparse.model.registry import check_integer, check_seed
 from trulysparse.optim import SGD, Optimizer, Progress, get_optimizer
 from trulysparse.topology import SET, ImportancePruning, Topology, get_pruning, get_topology
@@ -38,11 +41,11 @@ _Labels = NDArray[Any]
 
 @dataclass(frozen=True)
 class _Samples:
-    """Training data at the door: checked, scaled, targets as the loss wants them."""
+    """Data past the door: checked, scaled, targets as the loss wants them."""
 
     inputs: Inputs
     targets: _Labels
-    validation: tuple[Any, Any] | None
+    validation: tuple[Inputs, _Labels] | None
 
 
 class Trainer:
@@ -144,9 +147,7 @@ class Trainer:
         """Counters and optimizer state of the run."""
         return self._engine.state
 
-    def fit(
-        self, X: Any, y: Any, *, epochs: int | None = None, validation: Validation = None
-    ) -> History:
+    def fit(self, X: Any, y: Any, *, epochs: int | None = None, validation: Validation = None) -> History:
         """Train until `epochs` epochs are done in all.
 
         Parameters
@@ -271,7 +272,7 @@ class Trainer:
         """Check the data, hold back a validation part if asked, fit the scaling if none is there."""
         net = self.net
         y = np.asarray(y)
-        count = Inputs(X, net.sizes[0], None, "X").n_samples
+        count = Inputs.count(X, net.sizes[0], "X")
         if y.ndim == 0 or len(y) != count:
             raise DataError(
                 f"X has {count} samples but y has {len(y) if y.ndim else 'none'}; they must belong together row by row"
@@ -287,12 +288,7 @@ class Trainer:
             held_in, held_out = validation_split(count, validation, self.seed)
             validation = (X[held_out], y[held_out])
             X, y = X[held_in], y[held_in]
-        elif validation is not None:
-            X_val, y_val = validation
-            validation = (X_val, np.asarray(y_val))
         targets = net.loss.check_targets(y, net.sizes[-1], "y")
-        if validation is not None:
-            net.loss.check_targets(validation[1], net.sizes[-1], "the validation y")
         if net.scaling is None and self.standardize:
             net.scaling = InputScaling.fit(X)
         inputs = Inputs(X, net.sizes[0], net.scaling, "X")
@@ -301,13 +297,16 @@ class Trainer:
                 f"batch_size {self.batch_size} is larger than the {inputs.n_samples} training samples; "
                 f"set batch_size to at most {inputs.n_samples}"
             )
-        if validation is not None:
-            Inputs(validation[0], net.sizes[0], net.scaling, "the validation X")
-        return _Samples(inputs, targets, validation)
+        if validation is None:
+            return _Samples(inputs, targets, None)
+        X_val, y_val = validation
+        held = Inputs(X_val, net.sizes[0], net.scaling, "the validation X")
+        held_targets = net.loss.check_targets(y_val, net.sizes[-1], "the validation y")
+        if len(held_targets) != held.n_samples:
+            raise DataError(f"the validation X has {held.n_samples} samples but its y has {len(held_targets)}")
+        return _Samples(inputs, targets, (held, held_targets))
 
-    def _epoch(
-        self, data: _Samples, epochs: int, callbacks: CallbackList, signals: StopSignals
-    ) -> None:
+    def _epoch(self, data: _Samples, epochs: int, callbacks: CallbackList, signals: StopSignals) -> None:
         state, size, batches = self.state, self.batch_size, self.steps_per_epoch
         order = _kernels.shuffle(data.inputs.n_samples, seed=self.seed, purpose="shuffle", step=state.epoch)
         callbacks.on_epoch_start(self, state.epoch + 1)
@@ -332,16 +331,14 @@ class Trainer:
         self._close_epoch(data, batches * size, epochs, callbacks)
         self._obey(signals)
 
-    def _close_epoch(
-        self, data: _Samples, samples: int, epochs: int, callbacks: CallbackList
-    ) -> None:
+    def _close_epoch(self, data: _Samples, samples: int, epochs: int, callbacks: CallbackList) -> None:
         """Evaluate, write the epoch's row, move on to the next epoch, save if it is time."""
         state, net = self.state, self.net
         done = state.epoch + 1
         validated = None
         started = time.perf_counter()
         if data.validation is not None and (done % self.validate_every == 0 or done == epochs):
-            validated = net.evaluate(*data.validation, threads=self._engine.threads)
+            validated = evaluate_inputs(net.layers, net.loss, *data.validation, BATCH_SIZE, self._engine.threads)
         row = {
             "epoch": done,
             "loss": state.loss_sum / samples,
@@ -384,6 +381,4 @@ class Trainer:
             return
         if self.checkpoint is not None:
             save_checkpoint(self, self.checkpoint)
-        raise TrainingInterrupted(
-            signals.received, None if self.checkpoint is None else str(self.checkpoint)
-        )
+        raise TrainingInterrupted(signals.received, None if self.checkpoint is None else str(self.checkpoint))
