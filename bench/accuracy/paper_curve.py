@@ -97,12 +97,12 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
     for epoch, expected in SIMULATION.get(arguments.name, {}).items():
         if epoch <= arguments.epochs:
             got = history.val_accuracy[epoch - 1]
-            print(
-                f"epoch {epoch:3}  simulation {expected:.4f}  here {got:.4f}  difference {100 * (got - expected):+.2f} points"
-            )
+            points = 100 * (got - expected)
+            print(f"epoch {epoch:3}  simulation {expected:.4f}  here {got:.4f}  difference {points:+.2f} points")
     print(
-        f"{arguments.name} seed {seed}: best {record['best']:.4f}, last {record['last']:.4f}, connections {start:,} -> "
-        f"{net.connections:,}, {record['train_seconds_median']:.3f} s of training an epoch (median) on {arguments.threads} thread(s)"
+        f"{arguments.name} seed {seed}: best {record['best']:.4f}, last {record['last']:.4f}, "
+        f"connections {start:,} -> {net.connections:,}, {record['train_seconds_median']:.3f} s of training an epoch "
+        f"(median) on {arguments.threads} thread(s)"
     )
     print("appended to", append_result("paper_curve.jsonl", record))
 

@@ -109,6 +109,7 @@ void forward_layer(const LayerView<Offset>& view, py::handle x, py::handle y, py
         throw InvalidArgument("column_offset must be a multiple of 8, got " + std::to_string(column_offset));
 
     ForwardArgs<Offset> args;
+    args.n_in = view.n_in;
     args.n_out = view.n_out;
     args.col_ptr = view.col_ptr;
     args.row_idx = view.row_idx;
@@ -143,6 +144,7 @@ void backward_layer(const LayerView<Offset>& view, py::handle dy, py::handle x, 
 
     BackwardArgs<Offset> args;
     args.n_in = view.n_in;
+    args.n_out = view.n_out;
     args.row_ptr = view.pattern.row_ptr;
     args.col_idx = view.pattern.col_idx;
     args.weights = view.weights;

@@ -90,7 +90,7 @@ void for_each_isa(Body body) {
     const trulysparse::Isa before = trulysparse::active_isa();
     for (trulysparse::Isa isa : trulysparse::available_isas()) {
         trulysparse::set_isa(isa);
-        INFO("isa: " << trulysparse::isa_name(isa));
+        INFO("isa: " << std::string(trulysparse::isa_name(isa)));
         body(isa);
     }
     trulysparse::set_isa(before);

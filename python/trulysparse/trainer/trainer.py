@@ -191,12 +191,10 @@ class Trainer:
             try:
                 while self.state.epoch < epochs and self.stop_reason is None:
                     self._epoch(data, epochs, callbacks, signals)
-            except TrainingInterrupted:
+                if self.checkpoint is not None:
+                    save_checkpoint(self, self.checkpoint)
+            finally:
                 callbacks.on_fit_end(self, self.history)
-                raise
-            if self.checkpoint is not None:
-                save_checkpoint(self, self.checkpoint)
-            callbacks.on_fit_end(self, self.history)
         return self.history
 
     def stop(self, reason: str) -> None:
