@@ -527,7 +527,7 @@ def test_shuffle_is_a_permutation_of_its_stream() -> None:
 
 def test_build_info_is_strings() -> None:
     info = k.build_info()
-    assert {"version", "compiler", "build_type", "flags", "openmp", "isas"} <= set(info)
+    assert {"version", "compiler", "build_type", "flags", "isas"} <= set(info)
     assert all(isinstance(value, str) for value in info.values())
     assert k.isa() in info["isas"].split()
 

@@ -26,7 +26,6 @@ void bind_isa(py::module_& m) {
     info["compiler"] = TRULYSPARSE_COMPILER;
     info["build_type"] = TRULYSPARSE_BUILD_TYPE;
     info["flags"] = TRULYSPARSE_FLAGS;
-    info["openmp"] = TRULYSPARSE_OPENMP;
     m.attr("BUILD_INFO") = info;
 }
 

@@ -3,14 +3,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
@@ -25,7 +25,7 @@ namespace trulysparse {
 
 namespace {
 
-std::atomic<bool> region_ran{false};
+std::atomic<bool> pool_started{false};
 std::atomic<bool> forked{false};
 thread_local bool inside = false;
 
@@ -36,20 +36,154 @@ struct Inside {
     bool before = inside;
 };
 
-#ifdef _OPENMP
-void before_first_region() {
-#if defined(__unix__) || defined(__APPLE__)
-    static std::once_flag once;
-    std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { forked = region_ran.load(); }); });
-#endif
-    region_ran = true;
-}
-#endif
-
 void run_serially(std::int64_t items, detail::ItemFunction function, void* body) {
     const Inside mark;
     const FlushDenormals flush;
     for (std::int64_t item = 0; item < items; ++item) function(body, item, 0);
+}
+
+inline void pause() {
+#if defined(__SSE2__) || defined(_M_X64)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+// Spins until `done` or for about `microseconds`; returns whether it was done.
+template <class Done>
+bool spin(int microseconds, Done done) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(microseconds);
+    do {
+        for (int i = 0; i < 32; ++i) {
+            if (done()) return true;
+            pause();
+        }
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
+}
+
+struct Job {
+    std::int64_t items = 0;
+    detail::ItemFunction function = nullptr;
+    void* body = nullptr;
+    std::atomic<std::int64_t> next{0};
+    std::mutex guard;  // of what follows
+    std::exception_ptr error;
+    std::int64_t error_item = 0;
+
+    void work(int thread) {
+        const Inside mark;
+        const FlushDenormals flush;
+        for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) {
+            try {
+                function(body, item, thread);
+            } catch (...) {
+                const std::lock_guard<std::mutex> lock(guard);
+                next.store(items, std::memory_order_relaxed);
+                // Items are taken in order and finished, so the lowest failing item is the same on any thread count.
+                if (!error || item < error_item) {
+                    error_item = item;
+                    error = std::current_exception();
+                }
+            }
+        }
+    }
+};
+
+// Threads that wait for jobs. A job never waits for a thread that has not begun to work on it: one that the system
+// runs late (its core is busy with something else) finds the gate closed, and the others have done its share.
+class Pool {
+public:
+    // False if another thread of the caller's uses the pool now.
+    bool run(Job& job, int threads) {
+        const std::unique_lock<std::mutex> only(one_job_, std::try_to_lock);
+        if (!only.owns_lock()) return false;
+        grow(threads - 1);
+        job_ = &job;
+        const std::uint64_t number = (gate_.load(std::memory_order_relaxed) >> kNumberShift) + 1;
+        gate_.store(number << kNumberShift | kOpen | static_cast<std::uint64_t>(threads) << kThreadsShift);
+        if (sleeping_.load() > 0) {
+            const std::lock_guard<std::mutex> lock(sleep_);
+            work_.notify_all();
+        }
+        job.work(0);
+        gate_.fetch_and(~kOpen);
+        const auto left = [this] { return (gate_.load() & kInsideMask) == 0; };
+        // A worker may have lost its core in the middle of an item; sleeping here gives it this one.
+        if (!spin(kCallerSpin, left)) {
+            std::unique_lock<std::mutex> lock(sleep_);
+            caller_sleeps_.store(true);
+            done_.wait(lock, left);
+            caller_sleeps_.store(false);
+        }
+        return true;
+    }
+
+private:
+    // gate: number of the job | how many threads it is for | open | workers inside
+    static constexpr int kNumberShift = 32, kThreadsShift = 16;
+    static constexpr std::uint64_t kOpen = 1u << 15, kInsideMask = kOpen - 1, kThreadsMask = 0xffff;
+    static constexpr int kWorkerSpin = 50, kCallerSpin = 20;  // microseconds; a step's regions follow each other faster
+
+    static bool admits(std::uint64_t gate, std::uint64_t seen, std::uint64_t thread) {
+        return (gate & kOpen) && (gate >> kNumberShift) != seen && thread < (gate >> kThreadsShift & kThreadsMask);
+    }
+
+    void grow(int workers) {
+        try {
+            while (workers_ < workers) {
+                std::thread([this, thread = workers_ + 1] { serve(thread); }).detach();
+                ++workers_;
+            }
+        } catch (const std::system_error&) {
+            // Fewer threads than asked for give the same result.
+        }
+    }
+
+    [[noreturn]] void serve(int thread) {
+        const std::uint64_t own = static_cast<std::uint64_t>(thread);
+        for (std::uint64_t seen = 0;;) {
+            const auto admitted = [&] { return admits(gate_.load(), seen, own); };
+            if (!spin(kWorkerSpin, admitted)) {
+                std::unique_lock<std::mutex> lock(sleep_);
+                sleeping_.fetch_add(1);
+                work_.wait(lock, admitted);
+                sleeping_.fetch_sub(1);
+            }
+            std::uint64_t gate = gate_.load();
+            while (admits(gate, seen, own) && !gate_.compare_exchange_weak(gate, gate + 1)) {
+            }
+            if (!admits(gate, seen, own)) continue;
+            seen = gate >> kNumberShift;
+            job_->work(thread);
+            gate = gate_.fetch_sub(1);
+            if ((gate & kInsideMask) == 1 && !(gate & kOpen) && caller_sleeps_.load()) {
+                const std::lock_guard<std::mutex> lock(sleep_);
+                done_.notify_one();
+            }
+        }
+    }
+
+    std::atomic<std::uint64_t> gate_{0};
+    std::atomic<int> sleeping_{0};
+    std::atomic<bool> caller_sleeps_{false};
+    Job* job_ = nullptr;
+    int workers_ = 0;
+    std::mutex one_job_, sleep_;
+    std::condition_variable work_, done_;
+};
+
+// Never destroyed: its threads wait in it until the process ends.
+Pool& pool() {
+    static Pool* const the_pool = [] {
+#if defined(__unix__) || defined(__APPLE__)
+        pthread_atfork(nullptr, nullptr, [] { forked = pool_started.load(); });
+#endif
+        pool_started = true;
+        return new Pool;
+    }();
+    return *the_pool;
 }
 
 }  // namespace
@@ -86,38 +220,15 @@ FlushDenormals::~FlushDenormals() { static_cast<void>(saved_); }
 
 void detail::parallel_for(std::int64_t items, int threads, ItemFunction function, void* body) {
     if (items <= 0) return;
-#ifdef _OPENMP
-    threads = static_cast<int>(std::min<std::int64_t>(threads, items));
-    if (threads <= 1 || inside || forked || omp_in_parallel()) return run_serially(items, function, body);
-    before_first_region();
-    std::atomic<std::int64_t> next{0};
-    std::mutex guard;
-    std::exception_ptr error;
-    std::int64_t error_item = items;
-#pragma omp parallel num_threads(threads)
-    {
-        const Inside mark;
-        const FlushDenormals flush;
-        const int thread = omp_get_thread_num();
-        for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) {
-            try {
-                function(body, item, thread);
-            } catch (...) {
-                const std::lock_guard<std::mutex> lock(guard);
-                next.store(items, std::memory_order_relaxed);
-                // Items are taken in order and finished, so the lowest failing item is the same on any thread count.
-                if (item < error_item) {
-                    error_item = item;
-                    error = std::current_exception();
-                }
-            }
-        }
-    }
-    if (error) std::rethrow_exception(error);
-#else
-    static_cast<void>(threads);
-    run_serially(items, function, body);
-#endif
+    constexpr int most = 1024;
+    threads = static_cast<int>(std::min<std::int64_t>(std::min(threads, most), items));
+    if (threads <= 1 || inside || forked) return run_serially(items, function, body);
+    Job job;
+    job.items = items;
+    job.function = function;
+    job.body = body;
+    if (!pool().run(job, threads)) return run_serially(items, function, body);
+    if (job.error) std::rethrow_exception(job.error);
 }
 
 }  // namespace trulysparse

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -34,7 +35,6 @@ TEST_CASE("test_parallel_for_runs_every_item_once") {
         }
 }
 
-#ifdef _OPENMP
 TEST_CASE("test_parallel_for_uses_as_many_threads_as_asked") {
     std::atomic<int> waiting{0};
     std::vector<std::thread::id> ids(3);
@@ -46,7 +46,34 @@ TEST_CASE("test_parallel_for_uses_as_many_threads_as_asked") {
     const bool distinct = ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2];
     CHECK(distinct);
 }
-#endif
+
+TEST_CASE("test_parallel_for_serves_callers_on_several_threads_at_once") {
+    std::atomic<int> runs{0};
+    std::vector<std::thread> callers;
+    for (int c = 0; c < 4; ++c)
+        callers.emplace_back([&] {
+            for (int repeat = 0; repeat < 200; ++repeat) parallel_for(25, 3, [&](std::int64_t, int) { ++runs; });
+        });
+    for (std::thread& caller : callers) caller.join();
+    CHECK(runs == 4 * 200 * 25);
+}
+
+TEST_CASE("test_parallel_for_many_short_regions_lose_no_item_and_no_wakeup") {
+    std::int64_t sum = 0;
+    for (int repeat = 0; repeat < 20000; ++repeat) {
+        std::atomic<int> runs{0};
+        parallel_for(3, repeat % 4 + 1, [&](std::int64_t, int) { runs.fetch_add(1, std::memory_order_relaxed); });
+        sum += runs;
+        if (repeat % 500 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // workers fall asleep
+    }
+    CHECK(sum == 60000);
+}
+
+TEST_CASE("test_parallel_for_takes_an_absurd_number_of_threads") {
+    std::atomic<int> runs{0};
+    parallel_for(100, 1 << 30, [&](std::int64_t, int) { ++runs; });
+    CHECK(runs == 100);
+}
 
 TEST_CASE("test_parallel_for_rethrows_the_exception_of_the_lowest_failing_item") {
     for (int threads : testing::kThreads)
@@ -128,9 +155,7 @@ TEST_CASE("test_forked_child_runs_with_one_thread") {
             one_thread &= thread == 0 && std::this_thread::get_id() == here;
             sum += static_cast<int>(item);
         });
-#ifdef _OPENMP
         one_thread &= forked_after_parallel();
-#endif
         _exit(one_thread && sum == 4950 ? 0 : 1);
     }
     REQUIRE(child > 0);

@@ -168,7 +168,7 @@ def set_isa(name: str) -> None:
 
 
 def build_info() -> dict[str, str]:
-    """Return how the extension was built: version, compiler, build_type, flags, openmp, isas."""
+    """Return how the extension was built: version, compiler, build_type, flags, isas."""
     return {**_core.BUILD_INFO, "isas": " ".join(available_isas())}
 
 

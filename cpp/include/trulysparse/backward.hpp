@@ -24,7 +24,7 @@ struct BackwardArgs {
     const float* dy = nullptr;        // (n_out, ld) delta of this layer, padding zero
     const float* x = nullptr;         // (n_in, ld) this layer's input: the stored activation of the layer below
     float* dx = nullptr;              // (n_in, ld) delta of the layer below; may be x itself; nullptr: not wanted
-    float* dx_row_sum = nullptr;      // (n_in) sum over the batch of dx[i,:] = bias gradient of the layer below, or nullptr
+    float* dx_row_sum = nullptr;  // (n_in) sum over the batch of dx[i,:] = bias gradient of the layer below, or nullptr
     Index ld = 0;
     // The layer below: dx is multiplied by its dropout mask and the derivative of its activation.
     Activation below;

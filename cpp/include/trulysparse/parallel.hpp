@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The only user of OpenMP in the project, so that it can become a pool of our own.
+// The one door to threads: a pool of our own, because a barrier that waits for threads which the system has not run yet
+// costs a scheduler quantum wherever a core is shared. It lives beside any OpenMP that other libraries bring.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@ namespace trulysparse {
 // Cores this process may run on (its affinity mask, not the machine's count), at least 1.
 int available_cores();
 
-// True in a child made by fork() after a parallel region ran: OpenMP's threads did not survive, so one thread serves.
+// True in a child made by fork() after the pool was started: its threads did not survive, so one thread serves.
 bool forked_after_parallel();
 
 // Flushes denormals to zero in this thread while alive, then restores what was set before.
@@ -38,8 +39,7 @@ template <class Body>
 void parallel_for(std::int64_t items, int threads, Body&& body) {
     using B = std::remove_reference_t<Body>;
     detail::parallel_for(
-        items, threads,
-        [](void* b, std::int64_t item, int thread) { (*static_cast<B*>(b))(item, thread); },
+        items, threads, [](void* b, std::int64_t item, int thread) { (*static_cast<B*>(b))(item, thread); },
         const_cast<void*>(static_cast<const void*>(&body)));
 }
 

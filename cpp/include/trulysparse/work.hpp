@@ -9,9 +9,9 @@
 
 namespace trulysparse {
 
-constexpr std::int64_t kGrain = 2048;      // connections an item aims at (rows count as kRowCost connections each)
+constexpr std::int64_t kGrain = 2048;  // connections an item aims at (rows count as kRowCost connections each)
 constexpr std::int64_t kRowCost = 4;
-constexpr std::int64_t kLongRow = 4096;    // a row above this many connections is cut into pieces of this many
+constexpr std::int64_t kLongRow = 4096;  // a row above this many connections is cut into pieces of this many
 
 // Either whole rows [row_begin, row_end), or one piece of a long row (long_row >= 0, row_end == row_begin + 1).
 struct Item {
