@@ -5,6 +5,7 @@ import fcntl
 import io
 import os
 import pty
+import select
 import struct
 import termios
 from typing import Any
@@ -165,6 +166,14 @@ def test_terminal_gets_one_line_that_is_rewritten() -> None:
     assert last.startswith("epoch 3/3  loss 0.4312  acc 0.8455")
 
 
+def _read_all(terminal: int) -> str:
+    """Read what was written to a pseudo-terminal: a read returns at most a part of it."""
+    text = b""
+    while select.select([terminal], [], [], 0.2)[0]:
+        text += os.read(terminal, 100_000)
+    return text.decode()
+
+
 @pytest.mark.parametrize(("columns", "rows"), [(0, 0), (150, 0), (60, 24), (160, 50)])
 def test_real_terminals_of_any_size_get_the_line(columns: int, rows: int) -> None:
     main, side = pty.openpty()
@@ -172,7 +181,8 @@ def test_real_terminals_of_any_size_get_the_line(columns: int, rows: int) -> Non
     with open(side, "w", encoding="utf-8") as out:
         clock = _Clock()
         _Run(2).go(ProgressReporter(stream=out, clock=clock), clock, seconds=1.0)
-        text = os.read(main, 100_000).decode()
+        out.flush()
+        text = _read_all(main)
     os.close(main)
     lines = text.replace("\x1b[A", "").rstrip().split("\r")
     assert any(line.startswith("epoch 2/2  loss 0.4312") for line in lines)

@@ -181,20 +181,21 @@ def _read_npz(path: Path) -> dict[str, Any]:
             f"{path} is a single array; give the directory that holds {', '.join(f'{a}.npy' for a in ARRAYS)}"
         )
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise DataError(f"{path} holds a single array, not an .npz archive of {', '.join(ARRAYS)}")
-        with content as archive:
-            missing = [key for key in ARRAYS if key not in archive.files]
-            if "webp_train" in archive.files and missing:
-                raise DataError(_packed(path))
-            if missing:
-                raise DataError(
-                    f"{path} lacks {', '.join(missing)}: a data set needs {', '.join(ARRAYS)}, this file "
-                    f"holds {', '.join(archive.files) or 'nothing'}; write it with "
-                    "np.savez(path, X_train=..., ...)"
-                )
-            return {key: archive[key] for key in ARRAYS}
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                raise DataError(f"{path} holds a single array, not an .npz archive of {', '.join(ARRAYS)}")
+            with content as archive:
+                missing = [key for key in ARRAYS if key not in archive.files]
+                if "webp_train" in archive.files and missing:
+                    raise DataError(_packed(path))
+                if missing:
+                    raise DataError(
+                        f"{path} lacks {', '.join(missing)}: a data set needs {', '.join(ARRAYS)}, this file "
+                        f"holds {', '.join(archive.files) or 'nothing'}; write it with "
+                        "np.savez(path, X_train=..., ...)"
+                    )
+                return {key: archive[key] for key in ARRAYS}
     except DataError:
         raise
     except _UNREADABLE as error:
