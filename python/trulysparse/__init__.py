@@ -37,8 +37,8 @@ if TYPE_CHECKING:
         load,
     )
     from .optim import SGD, Adam, Constant, Cosine, MultiStep, StepDecay, Warmup
-    from .topology import SET, ImportancePruning, Static, Topology, TopologyDelta, register_topology
-    from .trainer import Callback, EarlyStopping, History, LambdaCallback, Trainer, TrainingInterrupted
+    from .topology import SET, ImportancePruning, Signals, Static, Topology, TopologyDelta, register_topology
+    from .trainer import BestModel, Callback, EarlyStopping, History, LambdaCallback, Trainer, TrainingInterrupted
 
     __version__: str
 
@@ -75,8 +75,16 @@ _HOMES = {
         "load",
     ),
     "optim": ("Adam", "Constant", "Cosine", "MultiStep", "SGD", "StepDecay", "Warmup"),
-    "topology": ("ImportancePruning", "SET", "Static", "Topology", "TopologyDelta", "register_topology"),
-    "trainer": ("Callback", "EarlyStopping", "History", "LambdaCallback", "Trainer", "TrainingInterrupted"),
+    "topology": ("ImportancePruning", "SET", "Signals", "Static", "Topology", "TopologyDelta", "register_topology"),
+    "trainer": (
+        "BestModel",
+        "Callback",
+        "EarlyStopping",
+        "History",
+        "LambdaCallback",
+        "Trainer",
+        "TrainingInterrupted",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -86,6 +94,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AllReLU",
+    "BestModel",
     "Callback",
     "CheckpointError",
     "ConfigError",
@@ -111,6 +120,7 @@ __all__ = [
     "ReLU",
     "ShapeError",
     "Sigmoid",
+    "Signals",
     "SparseLayer",
     "SparseMLP",
     "Static",

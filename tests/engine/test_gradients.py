@@ -42,7 +42,7 @@ def _gradients(
     return weights, biases
 
 
-def _loss(net: ts.SparseMLP, X: np.ndarray, y: np.ndarray, seed_step: int = 0) -> float:
+def _loss(net: ts.SparseMLP, X: np.ndarray, y: np.ndarray) -> float:
     """Return the training loss (dropout on, same draws) of the batch without moving anything."""
     engine = Engine(net, ts.SGD(lr=1e-30, momentum=0.0), seed=0, threads=1)
     inputs = Inputs(X, net.sizes[0], None, "X")

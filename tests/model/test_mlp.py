@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -314,3 +317,18 @@ def test_repr_reads_like_the_constructor():
         "SparseMLP((12, 3), density=ERK(density=0.4, power=1.0, dense=()), activation=ReLU(), dropout=0.1, "
         "init=Xavier(fan_in='dense'), loss='cross_entropy', seed=1)"
     )
+
+
+def test_a_network_that_cannot_be_held_is_an_error_with_the_arithmetic() -> None:
+    with pytest.raises(ConfigError, match=r"needs [\d,.]+ GiB .* are available; use fewer neurons"):
+        SparseMLP((65536, 2**31 - 1, 2**31 - 1, 2), epsilon=100)
+
+
+def test_a_network_can_be_copied_and_pickled() -> None:
+    net = SparseMLP((20, 30, 4), epsilon=3, seed=0)
+    X = np.random.default_rng(0).normal(size=(7, 20)).astype(np.float32)
+    expected = net.predict_proba(X)
+    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        np.testing.assert_array_equal(twin.predict_proba(X), expected)
+        twin.layers[0].values[...] = 0
+        np.testing.assert_array_equal(net.predict_proba(X), expected)

@@ -5,7 +5,7 @@ import pytest
 from trulysparse import _kernels
 from trulysparse.errors import ConfigError
 from trulysparse.model import SparseMLP
-from trulysparse.optim import SGD, Adam, Constant, Cosine, Progress, get_optimizer, registered_optimizers
+from trulysparse.optim import SGD, Adam, Constant, Cosine, Progress, get_optimizer
 
 N = 1003
 LR = 0.03
@@ -151,7 +151,6 @@ def test_config_roundtrip(optimizer):
 def test_names():
     assert get_optimizer("sgd") == SGD()
     assert get_optimizer({"name": "adam", "lr": 0.1}) == Adam(0.1)
-    assert registered_optimizers() == {"adam": Adam, "sgd": SGD}
     assert repr(SGD()) == (
         "SGD(lr=0.01, momentum=0.9, weight_decay=0.0, decay='paper', nesterov=False, clip_norm=None)"
     )

@@ -146,6 +146,12 @@ def test_compat_wasap_removes_what_the_paper_code_removes(n: int, fraction: floa
     assert n - mask.sum() == removed
 
 
+def test_compat_wasap_counts_ties_of_opposite_sign_as_nearest() -> None:
+    values = np.array([2, -0.5, 3, -3, 0.5, -2], np.float32)
+    # Sorted -3 -2 -.5 | .5 2 3: p = 2, q = 4, so below v[1] = -2 or above v[4] = 2 survives.
+    np.testing.assert_array_equal(wasap_cutoffs(values, 0.3), [False, False, True, True, False, False])
+
+
 def test_compat_wasap_keeps_the_number_of_connections() -> None:
     net = _net()
     before = [layer.nnz for layer in net.layers]

@@ -28,6 +28,7 @@ class _Run:
         self.validate_every = validate_every
         self.epochs = epochs
         self.stop_reason: str | None = None
+        self.finished = True
 
     def stop(self, reason: str) -> None:
         self.stop_reason = reason

@@ -161,6 +161,133 @@ def test_resume_of_early_stopping_remembers_the_best_model(tmp_path: Path) -> No
     assert second.history.val_loss == whole.history.val_loss
 
 
+@pytest.mark.parametrize("event", [e for e in ts.LambdaCallback.EVENTS if e != "on_fit_start"])
+def test_a_checkpoint_saved_at_any_event_resumes_bit_for_bit(event: str, tmp_path: Path) -> None:
+    X, y = _data()
+    whole = _trainer()
+    whole.fit(X, y, epochs=4)
+    saved = []
+
+    def save(trainer: ts.Trainer, *_: Any) -> None:
+        if not saved and trainer.state.step > 8:
+            trainer.save_checkpoint(tmp_path / "c.safetensors")
+            saved.append(trainer.state.step)
+
+    _trainer(callbacks=ts.LambdaCallback(**{event: save})).fit(X, y, epochs=4)
+    resumed = ts.Trainer.resume(tmp_path / "c.safetensors", progress=False)
+    resumed.fit(X, y)
+    assert _bits(resumed.net) == _bits(whole.net)
+    assert resumed.history.loss == whole.history.loss
+
+
+def test_resume_with_a_validation_fraction_and_micro_batches_is_exact(tmp_path: Path) -> None:
+    X, y = _data()
+    whole = _trainer(micro_batch=16)
+    whole.fit(X, y, epochs=5, validation=0.2)
+    _trainer(micro_batch=16, checkpoint=tmp_path).fit(X, y, epochs=3, validation=0.2)
+    resumed = ts.Trainer.resume(tmp_path, progress=False)
+    with pytest.raises(DataError, match="held back"):
+        resumed.fit(X, y, epochs=5, validation=0.3)
+    resumed.fit(X, y, epochs=5, validation=0.2)
+    assert _bits(resumed.net) == _bits(whole.net)
+    assert resumed.history.val_loss == whole.history.val_loss
+
+
+def test_a_resumed_run_keeps_what_decides_its_result(tmp_path: Path) -> None:
+    X, y = _data()
+    _trainer(checkpoint=tmp_path).fit(X, y, epochs=1)
+    for arguments in ({"batch_size": 64}, {"optimizer": "adam"}, {"thread": 2}):
+        with pytest.raises(ConfigError, match="keeps its"):
+            ts.Trainer.resume(tmp_path, **arguments)
+
+
+def test_what_cannot_be_saved_is_refused_before_training(tmp_path: Path) -> None:
+    X, y = _data()
+
+    class Mine(ts.Topology):
+        def evolve(self, layer: ts.SparseLayer, signals: ts.Signals, step: int) -> ts.TopologyDelta | None:
+            return None
+
+    class Odd(ts.Callback):
+        def state_dict(self) -> dict[str, Any]:
+            return {"array": np.zeros(2)}
+
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    for arguments, words in (
+        ({"topology": Mine(), "checkpoint": tmp_path}, "register_topology"),
+        ({"callbacks": [Odd()], "checkpoint": tmp_path}, "tensors"),
+        ({"checkpoint": blocked / "c.safetensors"}, "cannot go to"),
+    ):
+        trainer = _trainer(**arguments)
+        with pytest.raises(ConfigError, match=words):
+            trainer.fit(X, y, epochs=1)
+        assert trainer.state.step == 0
+    _trainer(topology=Mine()).fit(X, y, epochs=2)
+
+
+def test_a_network_rewired_elsewhere_is_not_trained_on_with_the_old_momentum() -> None:
+    X, y = _data()
+    first = _trainer()
+    first.fit(X, y, epochs=2)
+    ts.ImportancePruning(20).prune(first.net)
+    with pytest.raises(ConfigError, match=r"make a new Trainer"):
+        first.fit(X, y, epochs=4)
+    second = _trainer(first.net)
+    second.fit(X, y, epochs=2)
+    with pytest.raises(ConfigError, match=r"make a new Trainer"):
+        first.fit(X, y, epochs=4)
+    untouched = _trainer()
+    ts.ImportancePruning(20).prune(untouched.net)
+    untouched.fit(X, y, epochs=2)
+
+
+def test_interrupted_early_stopping_goes_on_in_the_same_process() -> None:
+    X, y = _data()
+    validation = _data(seed=11)
+    whole = _trainer(callbacks=ts.EarlyStopping(patience=30))
+    whole.fit(X, y, epochs=8, validation=validation)
+
+    def interrupt(trainer: ts.Trainer, step: int) -> None:
+        if step == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    parts = _trainer(callbacks=[ts.EarlyStopping(patience=30), ts.LambdaCallback(on_step_end=interrupt)])
+    with pytest.raises(TrainingInterrupted):
+        parts.fit(X, y, epochs=8, validation=validation)
+    parts.fit(X, y, epochs=8, validation=validation)
+    assert _bits(parts.net) == _bits(whole.net)
+
+
+def test_a_failed_fit_leaves_no_scaling_behind() -> None:
+    X, y = _data()
+    trainer = _trainer()
+    with pytest.raises(DataError):
+        trainer.fit(X, y, epochs=1, validation=(X, y - 1))
+    assert trainer.net.scaling is None
+    trainer.fit(scipy.sparse.csr_array(X), y, epochs=1)
+
+
+def test_memory_mapped_fortran_and_list_data_train_to_the_same_bits(tmp_path: Path) -> None:
+    X, y = _data()
+    np.save(tmp_path / "X.npy", X)
+    forms = (X, np.load(tmp_path / "X.npy", mmap_mode="r"), np.asfortranarray(X), X.astype(np.float64))
+    results = []
+    for form in forms:
+        trainer = _trainer()
+        trainer.fit(form, y, epochs=2)
+        results.append(_bits(trainer.net))
+    assert all(result == results[0] for result in results)
+    _trainer().fit(X.tolist(), y.tolist(), epochs=1)
+
+
+@pytest.mark.parametrize("validation", [1.5, True, "abc", (1,), 0.0])
+def test_a_senseless_validation_is_a_clear_error(validation: Any) -> None:
+    X, y = _data()
+    with pytest.raises(ConfigError, match="validation"):
+        _trainer().fit(X, y, epochs=1, validation=validation)
+
+
 def test_resuming_with_other_data_is_refused(tmp_path: Path) -> None:
     X, y = _data()
     _trainer(checkpoint=tmp_path).fit(X, y, epochs=1)
@@ -308,8 +435,20 @@ def test_bad_data_is_a_clear_error(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"batch_size": 0}, {"batch_size": 1.5}, {"threads": 0}, {"micro_batch": 10}, {"seed": -1}]
+    "arguments",
+    [
+        {"batch_size": 0},
+        {"batch_size": 1.5},
+        {"threads": 0},
+        {"threads": 1.5},
+        {"micro_batch": 10},
+        {"micro_batch": 16.0},
+        {"seed": -1},
+        {"standardize": "no"},
+        {"pruning": "importance"},
+        {"net": None},
+    ],
 )
 def test_bad_arguments_are_clear_errors(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(arguments))):
-        _trainer(**arguments)
+    with pytest.raises(ConfigError, match=next(iter(arguments))):
+        ts.Trainer(**({"net": ts.SparseMLP((12, 3), density=0.5), "progress": False} | arguments))

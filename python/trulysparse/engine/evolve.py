@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +106,6 @@ def evolve_network(
     pruning: ImportancePruning | None,
     seed: int,
     threads: int,
-    layers: Sequence[int] | None = None,
 ) -> Evolution:
     """Evolve every layer to which a rule applies: importance pruning first, then the topology rule.
 
@@ -121,8 +119,6 @@ def evolve_network(
         The rules that are due; None is not.
     seed, threads : int
         Seed of the run and threads for the kernels.
-    layers : sequence of int, optional
-        Only these layers; default all.
 
     Returns
     -------
@@ -134,7 +130,7 @@ def evolve_network(
     carry_out = functools.partial(apply_delta, seed=seed, evolution=state.evolutions, threads=threads)
     count = len(net.layers)
     changes = []
-    for layer in net.layers if layers is None else (net.layers[i] for i in layers):
+    for layer in net.layers:
         before, pruned, dropped, grown = layer.nnz, 0, 0, 0
         slots = state.weight_slots[layer.index]
         if pruning is not None and pruning.applies_to(layer.index, count):
@@ -144,6 +140,11 @@ def evolve_network(
                 carry_out(layer, slots, delta)
         if topology is not None and topology.applies_to(layer.index, count):
             delta = topology.evolve(layer, signals, state.step)
+            if not isinstance(delta, TopologyDelta | None):
+                raise TypeError(
+                    f"{type(topology).__name__}.evolve returned a {type(delta).__name__}; "
+                    "return a TopologyDelta or None"
+                )
             if delta is not None:
                 dropped, grown = _change(delta)
                 carry_out(layer, slots, delta)

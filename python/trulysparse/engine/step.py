@@ -15,6 +15,7 @@ from trulysparse import _kernels
 from trulysparse.engine.state import TrainState
 from trulysparse.errors import ConfigError
 from trulysparse.model import Inputs, SparseMLP
+from trulysparse.model.registry import check_integer
 from trulysparse.optim import Optimizer
 
 Floats = NDArray[np.float32]
@@ -48,13 +49,6 @@ class _Workspace:
             )
         self.output = _kernels.aligned_zeros((net.sizes[-1], ld))
 
-    @property
-    def nbytes(self) -> int:
-        parts = [self.inputs, self.output]
-        for h in self.hidden:
-            parts += [a for a in (h.activation, h.negative, h.kept) if a is not None]
-        return sum(a.nbytes for a in parts)
-
 
 class Engine:
     """Trains a network batch by batch.
@@ -72,8 +66,11 @@ class Engine:
     micro_batch : int, optional
         Columns handled at once, a multiple of 16; default the whole batch. Less memory, the same result up to the
         rounding of sums.
-    state : TrainState, optional
-        Where to go on; default a fresh start.
+
+    Attributes
+    ----------
+    state : TrainState
+        Where the run stands; a resumed run puts its own here.
     """
 
     def __init__(
@@ -84,16 +81,15 @@ class Engine:
         seed: int,
         threads: int,
         micro_batch: int | None = None,
-        state: TrainState | None = None,
     ) -> None:
-        if micro_batch is not None and (micro_batch < _kernels.LANE or micro_batch % _kernels.LANE):
+        if micro_batch is not None and check_integer(micro_batch, "micro_batch", low=1) % _kernels.LANE:
             raise ConfigError(f"micro_batch={micro_batch} is not a positive multiple of {_kernels.LANE}; try 32 or 128")
         self.net = net
         self.optimizer = optimizer
         self.seed = seed
         self.threads = threads
         self.micro_batch = micro_batch
-        self.state = TrainState.fresh(net, optimizer) if state is None else state
+        self.state = TrainState.fresh(net, optimizer)
         self._workspace: _Workspace | None = None
         self._gradients: list[Floats] = []
         self._bias_gradients = [_kernels.aligned_zeros(layer.n_out) for layer in net.layers]

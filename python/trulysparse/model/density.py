@@ -43,6 +43,10 @@ class Density(Configurable):
         """
         raise NotImplementedError(f"{type(self).__name__} must define patterns")
 
+    def expected_connections(self, sizes: Sequence[int]) -> list[float]:
+        """Return the expected number of connections of every layer."""
+        raise NotImplementedError(f"{type(self).__name__} must define expected_connections")
+
 
 DENSITIES: Registry[Density] = Registry("density", Density)
 
@@ -72,12 +76,19 @@ def get_density(spec: object) -> Density:
     )
 
 
+def _counts(sizes: Sequence[int], densities: Sequence[float]) -> list[float]:
+    return [
+        float(min(round(density * n_in * n_out), n_in * n_out))
+        for (n_in, n_out), density in zip(pairwise(sizes), densities, strict=True)
+    ]
+
+
 def _exact(sizes: Sequence[int], densities: Sequence[float], seed: int, threads: int | None) -> list[Pattern]:
     patterns = []
-    for layer, ((n_in, n_out), density) in enumerate(zip(pairwise(sizes), densities, strict=True)):
-        count = min(round(density * n_in * n_out), n_in * n_out)
+    counts = _counts(sizes, densities)
+    for layer, ((n_in, n_out), count) in enumerate(zip(pairwise(sizes), counts, strict=True)):
         csr = _kernels.sample_exact(
-            n_in, n_out, count, seed=seed, purpose="pattern", layer=layer, step=0, threads=threads
+            n_in, n_out, int(count), seed=seed, purpose="pattern", layer=layer, step=0, threads=threads
         )
         patterns.append(Pattern(n_in, n_out, *csr, validate=False))
     return patterns
@@ -118,7 +129,6 @@ class ErdosRenyi(Density):
             )
 
     def expected_connections(self, sizes: Sequence[int]) -> list[float]:
-        """Return the expected number of connections of every layer."""
         expected = []
         for n_in, n_out in pairwise(sizes):
             cells, asked = n_in * n_out, self.epsilon * (n_in + n_out)
@@ -225,6 +235,9 @@ class ERK(Density):
             full |= {layer for layer in others if raw[layer] == top}
         return [1.0] * len(shapes)
 
+    def expected_connections(self, sizes: Sequence[int]) -> list[float]:
+        return _counts(sizes, self.densities(sizes))
+
     def patterns(self, sizes: Sequence[int], seed: int, threads: int | None = None) -> list[Pattern]:
         return _exact(sizes, self.densities(sizes), seed, threads)
 
@@ -257,11 +270,17 @@ class Uniform(Density):
             raise ConfigError(f"dense_first of Uniform must be true or false, got {self.dense_first!r}")
         object.__setattr__(self, "dense_first", bool(self.dense_first))
 
-    def patterns(self, sizes: Sequence[int], seed: int, threads: int | None = None) -> list[Pattern]:
+    def _densities(self, sizes: Sequence[int]) -> list[float]:
         densities = [self.density] * (len(sizes) - 1)
         if self.dense_first:
             densities[0] = 1.0
-        return _exact(sizes, densities, seed, threads)
+        return densities
+
+    def expected_connections(self, sizes: Sequence[int]) -> list[float]:
+        return _counts(sizes, self._densities(sizes))
+
+    def patterns(self, sizes: Sequence[int], seed: int, threads: int | None = None) -> list[Pattern]:
+        return _exact(sizes, self._densities(sizes), seed, threads)
 
 
 @DENSITIES.register("given")
@@ -301,8 +320,11 @@ class Given(Density):
         )
 
     def to_config(self) -> dict[str, Any]:
-        """Return only the name: the patterns themselves are stored with the model."""
+        """Return only the name: the patterns themselves are stored with the model, so this rebuilds nothing."""
         return {"name": self.name}
+
+    def expected_connections(self, sizes: Sequence[int]) -> list[float]:
+        return [float(pattern.nnz) for pattern in self._patterns]
 
     def __repr__(self) -> str:
         return f"Given({self._patterns!r})"

@@ -170,7 +170,14 @@ class InputScaling:
     __hash__ = None  # type: ignore[assignment]
 
     @classmethod
-    def fit(cls, X: Any, *, centred: bool | None = None, where: str = "X") -> InputScaling:
+    def fit(
+        cls,
+        X: Any,
+        *,
+        centred: bool | None = None,
+        rows: npt.NDArray[np.int64] | None = None,
+        where: str = "X",
+    ) -> InputScaling:
         """Measure mean and (population) standard deviation of every feature, block by block in float64.
 
         Constant features get factor 1.
@@ -181,6 +188,8 @@ class InputScaling:
             The training samples, (samples, features), dense or SciPy CSR.
         centred
             Whether to subtract the mean. None: yes for dense `X`, no for CSR, which would not stay sparse.
+        rows
+            Only these samples; None: all.
         where
             What to call `X` in messages.
 
@@ -197,7 +206,9 @@ class InputScaling:
                 f"{where} is sparse and cannot be centred without becoming dense; use centred=False or "
                 f"{where}.toarray()"
             )
-        mean, variance, constant = _sparse_moments(X) if sparse else _dense_moments(X)
+        mean, variance, constant = (
+            _sparse_moments(X if rows is None else X[rows]) if sparse else _dense_moments(X, rows)
+        )
         deviation = np.sqrt(variance)
         constant |= (deviation < _F32_TINY) | (deviation > _F32_MAX)
         factor = np.divide(1.0, deviation, out=np.ones_like(deviation), where=~constant)
@@ -205,12 +216,13 @@ class InputScaling:
         return cls(shift, factor)
 
 
-def _dense_moments(X: Array) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+def _dense_moments(X: Array, chosen: npt.NDArray[np.int64] | None = None) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     n_features, rows = X.shape[1], _rows_a_block(X)
     seen, mean, squares = 0, np.zeros(n_features), np.zeros(n_features)
-    low, high = X[0].astype(np.float64), X[0].astype(np.float64)
-    for start in _row_blocks(X):
-        block = X[start : start + rows].astype(np.float64)
+    low, high = np.full(n_features, np.inf), np.full(n_features, -np.inf)
+    for start in range(0, len(X) if chosen is None else chosen.size, rows):
+        some = slice(start, start + rows) if chosen is None else chosen[start : start + rows]
+        block = X[some].astype(np.float64)
         low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
         block_mean = block.mean(axis=0)
         block -= block_mean

@@ -76,6 +76,9 @@ class SparseLayer:
         self._view: _kernels.LayerView | None = None
         self._set(pattern, values, bias)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_view": None}  # a view holds addresses
+
     def _set(self, pattern: Pattern, values: F32, bias: F32) -> None:
         values = _check_values("values", values, pattern.nnz, "a connection")
         bias = _check_values("bias", bias, pattern.n_out, "a target neuron")

@@ -20,6 +20,7 @@ from trulysparse.model.init import Initializer, get_initializer
 from trulysparse.model.inputs import Inputs, InputScaling
 from trulysparse.model.layer import SparseLayer
 from trulysparse.model.losses import Loss, default_loss, get_loss
+from trulysparse.model.memory import check_fits
 from trulysparse.model.pattern import Pattern
 from trulysparse.model.registry import check_integer, check_number, check_seed, nearest
 from trulysparse.model.summary import Summary, summarize
@@ -106,6 +107,7 @@ class SparseMLP:
         if density is None:
             density = ErdosRenyi(DEFAULT_EPSILON if epsilon is None else epsilon)
         self._settle(checked, get_density(density), activation, dropout, init, loss, seed, threads)
+        check_fits(checked, self.density.expected_connections(checked))
         patterns = self.density.patterns(checked, self.seed, self.threads)
         values = [
             self.init.draw(pattern, seed=self.seed, layer=layer, threads=self.threads)

@@ -2,7 +2,7 @@
 """Optimizers and learning-rate schedules."""
 
 from trulysparse.optim.adam import Adam
-from trulysparse.optim.base import OPTIMIZERS, Optimizer, get_optimizer, registered_optimizers
+from trulysparse.optim.base import OPTIMIZERS, Optimizer, get_optimizer
 from trulysparse.optim.schedules import (
     Constant,
     Cosine,
@@ -29,5 +29,4 @@ __all__ = [
     "Warmup",
     "get_optimizer",
     "get_schedule",
-    "registered_optimizers",
 ]

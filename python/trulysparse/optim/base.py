@@ -14,7 +14,7 @@ from trulysparse.errors import ConfigError
 from trulysparse.model.registry import Configurable, Registry, check_number
 from trulysparse.optim.schedules import Progress, Schedule, get_schedule
 
-__all__ = ["OPTIMIZERS", "Optimizer", "get_optimizer", "registered_optimizers"]
+__all__ = ["OPTIMIZERS", "Optimizer", "get_optimizer"]
 
 F32 = npt.NDArray[np.float32]
 
@@ -112,8 +112,3 @@ OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", Optimizer)
 def get_optimizer(spec: object) -> Optimizer:
     """Return the optimizer that an object, a name ("sgd") or a configuration stands for."""
     return OPTIMIZERS.get(spec)
-
-
-def registered_optimizers() -> dict[str, type[Optimizer]]:
-    """Return the known optimizers by name."""
-    return {name: OPTIMIZERS.find(name) for name in OPTIMIZERS.names()}

@@ -88,6 +88,7 @@ class Topology(Configurable):
 
     dynamic: ClassVar[bool] = True
     """False for rules that never change anything, so that no evolution runs."""
+    layers: str = "hidden"
 
     def __init__(self, *, layers: str = "hidden") -> None:
         if layers not in _LAYERS:

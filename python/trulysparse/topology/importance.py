@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse import _kernels
+from trulysparse.errors import ConfigError
 from trulysparse.model import SparseLayer, SparseMLP
 from trulysparse.model.registry import Configurable, check_integer, check_number
 from trulysparse.topology.base import TopologyDelta
@@ -125,4 +126,8 @@ def get_pruning(spec: ImportancePruning | Mapping[str, Any] | None) -> Importanc
     ConfigError
         If an argument is unknown; the nearest known one is suggested.
     """
-    return spec if spec is None or isinstance(spec, ImportancePruning) else ImportancePruning.from_config(spec)
+    if spec is None or isinstance(spec, ImportancePruning):
+        return spec
+    if not isinstance(spec, Mapping):
+        raise ConfigError(f"pruning must be ImportancePruning(...) or a mapping of its arguments, got {spec!r}")
+    return ImportancePruning.from_config(spec)

@@ -83,8 +83,9 @@ def drop_by_sign(layer: SparseLayer, fraction: float, threads: int) -> tuple[NDA
 def wasap_cutoffs(values: NDArray[np.float32], fraction: float) -> NDArray[np.bool_]:
     """Mark the survivors as the paper's released code does: bit-faithful cut-offs from the sorted weights.
 
-    With v the ascending weights, p the first index nearest zero and q the last one plus 1, a weight survives if it is
-    strictly below ``v[trunc((1 - fraction) p)]`` or strictly above ``v[min(n - 1, trunc(q + fraction (n - q)))]``.
+    With v the ascending weights, p the first index of least magnitude and q the last one plus 1, a weight survives
+    if it is strictly below ``v[trunc((1 - fraction) p)]`` or strictly above
+    ``v[min(n - 1, trunc(q + fraction (n - q)))]``.
 
     Parameters
     ----------
@@ -100,9 +101,9 @@ def wasap_cutoffs(values: NDArray[np.float32], fraction: float) -> NDArray[np.bo
     if np.isnan(v[-1]):
         raise DivergenceError("weights hold NaN and cannot be sorted; training diverged, try a smaller learning rate")
     n = v.size
-    nearest = v[np.argmin(np.abs(v))]
-    p = int(np.searchsorted(v, nearest, side="left"))
-    q = int(np.searchsorted(v, nearest, side="right"))
+    size = np.abs(v)
+    p = int(size.argmin())
+    q = v.size - int(size[::-1].argmin())
     low = v[int((1.0 - fraction) * p)]
     high = v[min(n - 1, int(q + fraction * (n - q)))]
     survivors: NDArray[np.bool_] = (values < low) | (values > high)

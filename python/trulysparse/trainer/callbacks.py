@@ -210,7 +210,8 @@ class EarlyStopping(Callback):
         Whether less or more is better; "auto" knows it for losses and accuracies.
     restore_best : bool
         Whether the network ends as it was in the best epoch, pattern included; also if the run is not stopped
-        early.
+        early. A longer `fit` of the same trainer goes on from there; to go on from the last epoch, resume the
+        checkpoint.
 
     Attributes
     ----------
@@ -274,8 +275,8 @@ class EarlyStopping(Callback):
             trainer.stop(f"{self.monitor} {best} and has not improved for {self.waited} epochs")
 
     def on_fit_end(self, trainer: Trainer, history: History) -> None:
-        """Put the best network back."""
-        if self._network:
+        """Put the best network back, unless the run was cut short and may go on."""
+        if self._network and trainer.finished:
             trainer.restore(NetworkSnapshot.from_tensors(trainer.net, self._network))
 
     def state_dict(self) -> dict[str, Any]:

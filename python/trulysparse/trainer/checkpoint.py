@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse.engine import restore_state, state_tensors
-from trulysparse.errors import CheckpointError
+from trulysparse.errors import CheckpointError, ConfigError
 from trulysparse.model import SparseMLP, serialize
+from trulysparse.model.registry import nearest
 from trulysparse.optim import get_optimizer
-from trulysparse.topology import get_pruning, get_topology
+from trulysparse.topology import Topology, get_pruning, get_topology
+from trulysparse.trainer.callbacks import Callback
 
 if TYPE_CHECKING:
     from trulysparse.trainer.trainer import Trainer
@@ -23,16 +28,53 @@ FORMAT_VERSION = 1
 FILE_NAME = "checkpoint.safetensors"
 
 
-def fingerprint(X: Any, y: NDArray[Any]) -> dict[str, Any]:
-    """Return what tells one training set from another at little cost: shape, dtype, labels, first and last sample."""
-    ends = X[[0, X.shape[0] - 1]]
-    sample = np.ascontiguousarray(ends.toarray() if hasattr(ends, "toarray") else ends)
+# Arguments of a trainer that may change at a resume, because the result does not depend on them.
+OVERRIDES = ("threads", "callbacks", "checkpoint", "checkpoint_every", "progress")
+_SAMPLED_ROWS = 64
+
+
+def fingerprint(X: Any, y: NDArray[Any], held_back: float | None) -> dict[str, Any]:
+    """Return what tells one training set from another at little cost: shape, dtype, labels, some samples."""
+    some = X[np.unique(np.linspace(0, X.shape[0] - 1, _SAMPLED_ROWS).astype(np.int64))]
+    sample = np.ascontiguousarray(some.toarray() if hasattr(some, "toarray") else some)
     return {
         "shape": [int(n) for n in X.shape],
         "dtype": str(X.dtype),
         "labels": zlib.crc32(np.ascontiguousarray(y).tobytes()),
         "samples": zlib.crc32(sample.tobytes()),
+        "held_back": held_back,
     }
+
+
+def check_saveable(trainer: Trainer, path: Path) -> None:
+    """Raise now what would otherwise stop the first checkpoint after hours of training.
+
+    Raises
+    ------
+    ConfigError
+        If the settings or a callback's state cannot be written, or the place cannot be written to.
+    """
+    if not getattr(trainer.topology, "name", ""):
+        name = type(trainer.topology).__name__
+        raise ConfigError(
+            f"the topology {name} has no name that a checkpoint could hold; "
+            f"put @ts.register_topology({name.lower()!r}) above its class"
+        )
+    try:
+        json.dumps(trainer.to_config())
+        for callback in trainer.callbacks:
+            json.dumps(callback.state_dict())
+    except TypeError as error:
+        raise ConfigError(
+            f"the settings or a callback's state cannot go into a checkpoint ({error}); "
+            "use numbers, strings, lists and dictionaries, and tensors() for arrays"
+        ) from error
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"checkpoints cannot go to {path}: {error}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"checkpoints cannot go to {path}: {path.parent} is not writable")
 
 
 def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
@@ -48,7 +90,7 @@ def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
     tensors, network = trainer.net.to_tensors()
     tensors |= state_tensors(trainer.state)
     callbacks = []
-    for i, callback in enumerate(trainer.callbacks):
+    for i, callback in enumerate(stateful(trainer.callbacks)):
         tensors |= {f"callbacks.{i}.{name}": array for name, array in callback.tensors().items()}
         callbacks.append({"class": type(callback).__name__, "state": callback.state_dict()})
     serialize.write_tensors(
@@ -67,6 +109,15 @@ def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
             "data": trainer.data_fingerprint,
         },
     )
+
+
+def stateful(callbacks: Sequence[Callback]) -> list[Callback]:
+    """Return the callbacks of which a checkpoint holds something."""
+    return [
+        callback
+        for callback in callbacks
+        if type(callback).state_dict is not Callback.state_dict or type(callback).tensors is not Callback.tensors
+    ]
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -101,9 +152,16 @@ def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
     ------
     CheckpointError
         If the file is missing, truncated, foreign or of a newer version.
+    ConfigError
+        If another argument is to be overridden, or a rule that is not registered was used.
     """
     from trulysparse.trainer.trainer import Trainer
 
+    for key in overrides:
+        if key not in OVERRIDES:
+            raise ConfigError(
+                f"a resumed run keeps its {key}; only {', '.join(OVERRIDES)} may change{nearest(key, OVERRIDES)}"
+            )
     file = find_checkpoint(path)
     tensors, metadata = serialize.read_tensors(file)
     if metadata.get("kind") != "checkpoint":
@@ -123,7 +181,7 @@ def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
         trainer = Trainer(
             net,
             optimizer=optimizer,
-            topology=get_topology(config.pop("topology")),
+            topology=_saved_topology(config.pop("topology"), file),
             pruning=get_pruning(config.pop("pruning")),
             **(config | overrides),
         )
@@ -149,3 +207,12 @@ def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
     except KeyError as error:
         raise CheckpointError(f"{file} lacks the entry {error}; it is not a complete checkpoint") from error
     return trainer
+
+
+def _saved_topology(config: dict[str, Any], file: Path) -> Topology:
+    try:
+        return get_topology(config)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{file}: {error}; a rule of your own must be registered before the run is resumed: import its module first"
+        ) from error

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,14 @@ from trulysparse.model.registry import check_integer, check_seed
 from trulysparse.optim import SGD, Optimizer, Progress, get_optimizer
 from trulysparse.topology import SET, ImportancePruning, Topology, get_pruning, get_topology
 from trulysparse.trainer.callbacks import Callback, CallbackList
-from trulysparse.trainer.checkpoint import FILE_NAME, fingerprint, load_checkpoint, save_checkpoint
+from trulysparse.trainer.checkpoint import (
+    FILE_NAME,
+    check_saveable,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+    stateful,
+)
 from trulysparse.trainer.history import History
 from trulysparse.trainer.progress import ProgressReporter
 from trulysparse.trainer.signals import StopSignals, TrainingInterrupted
@@ -45,7 +53,17 @@ class _Samples:
 
     inputs: Inputs
     targets: _Labels
+    rows: NDArray[np.int64] | None  # of the samples to train on; None: all
     validation: tuple[Inputs, _Labels] | None
+
+    @property
+    def count(self) -> int:
+        return self.inputs.n_samples if self.rows is None else self.rows.size
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Return the samples in the order of an epoch."""
+        order = _kernels.shuffle(self.count, seed=seed, purpose="shuffle", step=epoch)
+        return order if self.rows is None else self.rows[order]
 
 
 class Trainer:
@@ -89,6 +107,19 @@ class Trainer:
         One row for each finished epoch.
     state : TrainState
         Counters and optimizer state.
+    epochs : int or None
+        How many epochs the run is to have, as the last `fit` or the checkpoint said.
+    steps_per_epoch : int
+        Whole batches in the training data.
+    stop_reason : str or None
+        Why a callback ended the run.
+    data_fingerprint : dict or None
+        What a resumed run recognises its training data by.
+
+    Raises
+    ------
+    ConfigError
+        An argument that is unknown, of the wrong type or out of range.
     """
 
     def __init__(
@@ -104,11 +135,15 @@ class Trainer:
         standardize: bool = True,
         micro_batch: int | None = None,
         validate_every: int = 1,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback = (),
         checkpoint: str | Path | None = None,
         checkpoint_every: int | None = None,
         progress: bool = True,
     ) -> None:
+        if not isinstance(net, SparseMLP):
+            raise ConfigError(
+                f"net must be a SparseMLP, got {type(net).__name__}; Trainer(net, ...) trains it in place"
+            )
         self.net = net
         self.optimizer = SGD() if optimizer is None else get_optimizer(optimizer)
         self.topology = SET() if topology is None else get_topology(topology)
@@ -116,10 +151,13 @@ class Trainer:
         self.batch_size = check_integer(batch_size, "batch_size", low=1)
         self.threads = threads
         self.seed = check_seed(seed)
-        self.standardize = standardize
+        if not isinstance(standardize, bool | np.bool_):
+            raise ConfigError(f"standardize={standardize!r} is neither True nor False")
+        self.standardize = bool(standardize)
         self.micro_batch = micro_batch
         self.validate_every = check_integer(validate_every, "validate_every", low=1)
-        self.callbacks = list(callbacks)
+        self.callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+        CallbackList(self.callbacks)  # checks them
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         if self.checkpoint is not None and self.checkpoint.suffix != ".safetensors":
             self.checkpoint = self.checkpoint / FILE_NAME
@@ -141,6 +179,18 @@ class Trainer:
             threads=_kernels.resolve_threads(threads),
             micro_batch=micro_batch,
         )
+        self._versions = self._net_versions()
+
+    def __repr__(self) -> str:
+        return (
+            f"Trainer({self.net!r}, optimizer={self.optimizer!r}, topology={self.topology!r}, "
+            f"pruning={self.pruning!r}, batch_size={self.batch_size}, seed={self.seed}; {self.state.epoch} epochs done)"
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end: all epochs done, or stopped by a callback."""
+        return self.stop_reason is not None or (self.epochs is not None and self.state.epoch >= self.epochs)
 
     @property
     def state(self) -> TrainState:
@@ -169,8 +219,12 @@ class Trainer:
 
         Raises
         ------
-        ShapeError, DataError
-            If the data does not fit the network or holds NaN, infinities or labels out of range.
+        ShapeError, DataError, TypeError
+            If the data does not fit the network, has a dtype that cannot be trained on, or holds NaN, infinities or
+            labels out of range.
+        ConfigError
+            If an argument is out of range, a checkpoint could not be written, or the network was rewired by something
+            else since the last fit.
         DivergenceError
             If the loss stops being finite.
         TrainingInterrupted
@@ -179,11 +233,14 @@ class Trainer:
         if epochs is None:
             epochs = self.epochs if self.epochs is not None else 100
         epochs = check_integer(epochs, "epochs", low=0)
+        self._check_net()
+        if self.checkpoint is not None:
+            check_saveable(self, self.checkpoint)
         data = self._admit(X, y, validation)
         if epochs != self.epochs:
             self.stop_reason = None  # a run that stopped early goes on only if it is asked for more
         self.epochs = epochs
-        self.steps_per_epoch = data.inputs.n_samples // self.batch_size
+        self.steps_per_epoch = data.count // self.batch_size
         reporter = [ProgressReporter()] if self.progress else []
         callbacks = CallbackList([*self.callbacks, *reporter])
         with StopSignals() as signals:
@@ -195,6 +252,7 @@ class Trainer:
                     save_checkpoint(self, self.checkpoint)
             finally:
                 callbacks.on_fit_end(self, self.history)
+                self._versions = self._net_versions()
         return self.history
 
     def stop(self, reason: str) -> None:
@@ -244,13 +302,14 @@ class Trainer:
         self.stop_reason = stop_reason
         self.data_fingerprint = data_fingerprint
         if self.callbacks:
-            names = [type(callback).__name__ for callback in self.callbacks]
+            kept = stateful(self.callbacks)
+            names = [type(callback).__name__ for callback in kept]
             if names != [name for name, _, _ in callback_states]:
                 raise CheckpointError(
                     f"the checkpoint was written with callbacks {[n for n, _, _ in callback_states]}, but got "
                     f"{names}; pass the same ones in the same order, or none"
                 )
-            for callback, (_, saved, tensors) in zip(self.callbacks, callback_states, strict=True):
+            for callback, (_, saved, tensors) in zip(kept, callback_states, strict=True):
                 callback.load_state_dict(saved, tensors)
 
     def to_config(self) -> dict[str, Any]:
@@ -266,47 +325,73 @@ class Trainer:
             "validate_every": self.validate_every,
         }
 
+    def _net_versions(self) -> list[int]:
+        return [layer.version for layer in self.net.layers]
+
+    def _check_net(self) -> None:
+        """Refuse to go on with a network that something else rewired: the optimizer state would not fit it."""
+        if self._versions == self._net_versions():
+            return
+        if self.state.step == 0:
+            self._engine.state = TrainState.fresh(self.net, self.optimizer)
+            return
+        raise ConfigError(
+            "the network's connections were changed since this trainer last trained it (pruned, restored, or trained "
+            "by another trainer); make a new Trainer(net, ...) to go on with the network as it is now"
+        )
+
     def _admit(self, X: Any, y: Any, validation: Validation) -> _Samples:
         """Check the data, hold back a validation part if asked, fit the scaling if none is there."""
-        net = self.net
+        net, size = self.net, self.net.sizes
         y = np.asarray(y)
-        count = Inputs.count(X, net.sizes[0], "X")
+        if not hasattr(X, "tocsr"):
+            X = np.asarray(X)
+        count = Inputs.count(X, size[0], "X")
         if y.ndim == 0 or len(y) != count:
             raise DataError(
                 f"X has {count} samples but y has {len(y) if y.ndim else 'none'}; they must belong together row by row"
             )
-        mark = fingerprint(X, y)
+        held_back, pair = _split_validation(validation)
+        mark = fingerprint(X, y, held_back)
         if self.state.step and self.data_fingerprint not in (None, mark):
             raise DataError(
-                f"the training data is not what this run began with: got {mark}, began with "
-                f"{self.data_fingerprint}; resume with the same data in the same order"
+                "the training data (or the fraction held back for validation) is not what this run began with: "
+                f"got {mark}, began with {self.data_fingerprint}; go on with the same data in the same order, or make "
+                "a new Trainer(net, ...) to train the network on other data"
+            )
+        targets = net.loss.check_targets(y, size[-1], "y")
+        rows = None
+        if held_back is not None:
+            rows, held_rows = validation_split(count, held_back, self.seed)
+            pair = (X[held_rows], y[held_rows])
+        scaling = net.scaling
+        if scaling is None and self.standardize:
+            scaling = InputScaling.fit(X, rows=rows)
+        samples = _Samples(
+            Inputs(X, size[0], scaling, "X"),
+            targets,
+            rows,
+            None if pair is None else self._admit_validation(*pair, scaling),
+        )
+        if self.batch_size > samples.count:
+            raise DataError(
+                f"batch_size {self.batch_size} is larger than the {samples.count} training samples; "
+                f"set batch_size to at most {samples.count}"
             )
         self.data_fingerprint = mark
-        if isinstance(validation, float):
-            held_in, held_out = validation_split(count, validation, self.seed)
-            validation = (X[held_out], y[held_out])
-            X, y = X[held_in], y[held_in]
-        targets = net.loss.check_targets(y, net.sizes[-1], "y")
-        if net.scaling is None and self.standardize:
-            net.scaling = InputScaling.fit(X)
-        inputs = Inputs(X, net.sizes[0], net.scaling, "X")
-        if self.batch_size > inputs.n_samples:
-            raise DataError(
-                f"batch_size {self.batch_size} is larger than the {inputs.n_samples} training samples; "
-                f"set batch_size to at most {inputs.n_samples}"
-            )
-        if validation is None:
-            return _Samples(inputs, targets, None)
-        X_val, y_val = validation
-        held = Inputs(X_val, net.sizes[0], net.scaling, "the validation X")
-        held_targets = net.loss.check_targets(y_val, net.sizes[-1], "the validation y")
-        if len(held_targets) != held.n_samples:
-            raise DataError(f"the validation X has {held.n_samples} samples but its y has {len(held_targets)}")
-        return _Samples(inputs, targets, (held, held_targets))
+        net.scaling = scaling
+        return samples
+
+    def _admit_validation(self, X: Any, y: Any, scaling: InputScaling | None) -> tuple[Inputs, _Labels]:
+        inputs = Inputs(X, self.net.sizes[0], scaling, "the validation X")
+        targets = self.net.loss.check_targets(y, self.net.sizes[-1], "the validation y")
+        if len(targets) != inputs.n_samples:
+            raise DataError(f"the validation X has {inputs.n_samples} samples but its y has {len(targets)}")
+        return inputs, targets
 
     def _epoch(self, data: _Samples, epochs: int, callbacks: CallbackList, signals: StopSignals) -> None:
         state, size, batches = self.state, self.batch_size, self.steps_per_epoch
-        order = _kernels.shuffle(data.inputs.n_samples, seed=self.seed, purpose="shuffle", step=state.epoch)
+        order = data.order(self.seed, state.epoch)
         callbacks.on_epoch_start(self, state.epoch + 1)
         if not state.evolved:
             self._evolve(callbacks)
@@ -349,8 +434,8 @@ class Trainer:
             "evolve_seconds": state.evolve_seconds,
         }
         self.history.append(row)
+        state.start_epoch(done)  # first, so that a callback may write a checkpoint
         callbacks.on_epoch_end(self, row)
-        state.start_epoch(done)
         if self.checkpoint is not None and self.checkpoint_every and done % self.checkpoint_every == 0:
             save_checkpoint(self, self.checkpoint)
 
@@ -370,6 +455,7 @@ class Trainer:
                 threads=self._engine.threads,
             )
             state.evolve_seconds += report.seconds
+            state.evolved = True
             callbacks.on_evolution(self, report)
         state.evolved = True
 
@@ -380,3 +466,17 @@ class Trainer:
         if self.checkpoint is not None:
             save_checkpoint(self, self.checkpoint)
         raise TrainingInterrupted(signals.received, None if self.checkpoint is None else str(self.checkpoint))
+
+
+def _split_validation(validation: Any) -> tuple[float | None, tuple[Any, Any] | None]:
+    """Return the fraction to hold back, or the pair that was given."""
+    if validation is None:
+        return None, None
+    if isinstance(validation, numbers.Real) and not isinstance(validation, bool):
+        return float(validation), None
+    if isinstance(validation, tuple | list) and len(validation) == 2:
+        return None, (validation[0], validation[1])
+    raise ConfigError(
+        f"validation must be a pair (X, y) or a fraction of the training data such as 0.1, "
+        f"got {type(validation).__name__}"
+    )

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whether a network fits into this machine, said before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from trulysparse.errors import ConfigError
+
+__all__ = ["available_bytes", "check_fits"]
+
+# Of an existing connection: weight, column, row of the second index, permutation; the last is 8 bytes in a layer
+# of 2^31 connections or more. Of a neuron: two pointers and a bias.
+_CONNECTION_BYTES = (16, 20)
+_NEURON_BYTES = (12, 20)
+_WIDE = 2**31
+
+
+def available_bytes() -> int | None:
+    """Return the memory that this process may still take, or None where the system does not say."""
+    found = [limit for limit in (_meminfo(), _address_space(), _cgroup()) if limit is not None]
+    return min(found) if found else None
+
+
+def check_fits(sizes: Sequence[int], connections: Sequence[float]) -> None:
+    """Raise ConfigError, with the arithmetic, if a network of these sizes cannot be held.
+
+    Parameters
+    ----------
+    sizes
+        Neurons of every layer, inputs first.
+    connections
+        Expected connections of every layer.
+    """
+    wide = [count >= _WIDE for count in connections]
+    for_connections = sum(count * _CONNECTION_BYTES[w] for count, w in zip(connections, wide, strict=True))
+    ends = zip(sizes, sizes[1:], wide, strict=False)
+    for_neurons = sum(n_in * (8 if w else 4) + n_out * (_NEURON_BYTES[w] - (8 if w else 4)) for n_in, n_out, w in ends)
+    needed, available = for_connections + for_neurons, available_bytes()
+    if available is not None and needed > available:
+        total = sum(connections)
+        raise ConfigError(
+            f"a network of sizes {tuple(sizes)} with about {total:,.0f} connections needs {_gib(needed)} "
+            f"({_gib(for_connections)} for connections, {_gib(for_neurons)} for pointers and biases, training besides) "
+            f"but {_gib(available)} are available; use fewer neurons or a smaller epsilon or density"
+        )
+
+
+def _gib(n_bytes: float) -> str:
+    return f"{n_bytes / 2**30:,.1f} GiB"
+
+
+def _meminfo() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _address_space() -> int | None:
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit == resource.RLIM_INFINITY:
+            return None
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (ImportError, OSError):
+        return None
+    return max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _cgroup() -> int | None:
+    """Return what a container's limit (cgroup v2) leaves."""
+    try:
+        folder = Path("/sys/fs/cgroup")
+        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
+        used = int((folder / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(0, int(limit) - used)
