@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse.errors import ConfigError, DataError, ShapeError
+from trulysparse.model.inputs import FEATURE_DTYPES
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array, csr_matrix
 
     Features: TypeAlias = NDArray[Any] | csr_array[Any] | csr_matrix[Any]
 
-FEATURE_DTYPES = ("uint8", "int8", "uint16", "int16", "int32", "int64", "float32", "float64")
 TASKS = ("classification", "regression")
 
 

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from trulysparse import _kernels
 from trulysparse.errors import DataError, ShapeError
 
-__all__ = ["InputScaling", "Inputs"]
+__all__ = ["FEATURE_DTYPES", "InputScaling", "Inputs"]
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
 
-_DTYPES = ("uint8", "int8", "uint16", "int16", "int32", "int64", "float32", "float64")
+FEATURE_DTYPES = ("uint8", "int8", "uint16", "int16", "int32", "int64", "float32", "float64")
 _BLOCK_BYTES = 8 << 20
 _F32_MAX = float(np.finfo(np.float32).max)
 _F32_TINY = float(np.finfo(np.float32).tiny)
@@ -36,9 +36,9 @@ def _as_matrix(X: Any, where: str) -> Any:
             X = np.asarray(X)
         except ValueError as error:
             raise ShapeError(f"{where} is not a rectangular array: {error}") from None
-    if X.dtype.name not in _DTYPES or not X.dtype.isnative:
+    if X.dtype.name not in FEATURE_DTYPES or not X.dtype.isnative:
         cure = "np.uint8" if X.dtype == np.bool_ else "np.float32"
-        raise TypeError(f"{where} has dtype {X.dtype}, allowed are {', '.join(_DTYPES)}; pass {where}.astype({cure})")
+        raise TypeError(f"{where} has dtype {X.dtype}, allowed are {', '.join(FEATURE_DTYPES)}; pass {where}.astype({cure})")
     if X.ndim != 2:
         cure = f"; for one sample pass {where}[None, :]" if X.ndim == 1 else f"; pass {where}.reshape(len({where}), -1)"
         raise ShapeError(f"{where} must have shape (samples, features), got {X.shape}{cure if X.ndim else ''}")

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The code in README and guides runs as written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import trulysparse as ts
+
+ROOT = Path(__file__).parents[2]
+
+
+def _blocks(path: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_python_guide_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    digits = ts.load_digits()
+    names: dict[str, object] = {"X": digits.X_train, "y": digits.y_train}
+    for block in _blocks("docs/guides/python.md"):
+        exec(re.sub(r"epochs=\d+", "epochs=2", block), names)
+    trainer = names["trainer"]
+    assert isinstance(trainer, ts.Trainer)
+    before = trainer.net.connections
+    trainer.fit(digits.X_train, digits.y_train, epochs=3)
+    assert trainer.net.connections == before
+    assert trainer.state.evolutions == 2
+
+
+def test_readme_example_runs_as_written(
+    shared_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = _blocks("README.md")
+    example = example.replace('"fashion_mnist")', f'"fashion_mnist", data={str(shared_data("fashion_mnist.npz"))!r})')
+    names: dict[str, object] = {}
+    exec(example.replace("epochs=40", "epochs=1"), names)
+    net = names["net"]
+    assert isinstance(net, ts.SparseMLP)
+    assert net.layers[0].weights.shape == (784, 1000)
+    assert not net.layers[0].weights.data.flags.writeable
+    assert np.isfinite(net.layers[0].values).all()
