@@ -4,19 +4,24 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import trulysparse as ts
-from trulysparse.cli import main
+from trulysparse.cli import main, train
 from trulysparse.cli.config import RunConfig
-from trulysparse.errors import ConfigError
+from trulysparse.errors import ConfigError, DensityWarning
 
 SMALL = ["--epochs", "3", "--set", "hidden=[32]", "--quiet"]
 
@@ -49,7 +54,21 @@ def test_train_on_digits_writes_everything(tmp_path: Path, capsys: pytest.Captur
     evaluated = capsys.readouterr().out
     assert printed.splitlines()[0].split(",")[0] == evaluated.split(",")[0]
     assert main(["info", str(out)]) == 0
-    assert "64" in capsys.readouterr().out
+    described = capsys.readouterr().out
+    assert "64 x 32" in described and "32 x 10" in described
+    assert f"{ts.load(out / 'model.safetensors').connections:,}" in described
+
+
+def test_train_with_its_own_defaults_is_good_sparse_and_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DensityWarning)
+        assert main(["train", "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    accuracy = re.search(r"test accuracy (\d\.\d+)", printed.out)
+    absent = re.search(r"([\d.]+) % of the dense weights are absent", printed.out)
+    assert accuracy is not None and float(accuracy[1]) >= 0.96
+    assert absent is not None and float(absent[1]) >= 80
 
 
 def test_train_takes_a_data_file_by_path_and_evaluate_finds_it_again(
@@ -68,6 +87,87 @@ def test_the_written_run_file_repeats_the_run(data_file: Path, tmp_path: Path) -
     assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
 
 
+def test_the_written_run_file_is_resolved(data_file: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given.toml"
+    given.write_text(
+        f"[data]\nname = '{data_file}'\n[model]\nhidden = [16, 8]\nactivation = 'all_relu'\ninit = 'normal'\n"
+        "density = 0.5\ndropout = [0.1, 0.2]\n[optimizer]\n"
+        "lr = {name = 'warmup', then = {name = 'cosine', lr = 0.05}}\n"
+        "[topology]\ndrop_fraction = 0.2\n[pruning]\nstart = 1\nperiod = 2\n[trainer]\nbatch_size = 50\n"
+        "[fit]\nepochs = 6\nvalidation = 0.2\n[early_stopping]\npatience = 50\n"
+    )
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert main(["train", str(given), "--quiet", "--out", str(a)]) == 0
+    assert main(["train", str(a / "run.toml"), "--quiet", "--out", str(b)]) == 0
+    assert (a / "run.toml").read_bytes() == (b / "run.toml").read_bytes()
+    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+    tables = tomllib.loads((a / "run.toml").read_text())
+    assert tables["model"]["seed"] == 0 and tables["trainer"]["seed"] == 0
+    assert tables["model"]["init"] == {"name": "normal", "std": 0.1, "fan_in": "dense"}
+    assert tables["model"]["density"] == {"name": "erk", "density": 0.5, "power": 1.0, "dense": []}
+    assert tables["trainer"]["standardize"] is True
+    assert tables["optimizer"]["name"] == "sgd" and tables["topology"]["name"] == "set"
+    assert tables["optimizer"]["momentum"] == 0.9 and tables["early_stopping"]["monitor"] == "val_loss"
+    assert tables["pruning"] == {"percentile": 20.0, "start": 1, "period": 2}
+
+
+@pytest.mark.parametrize("loss", ["'binary_cross_entropy'", "{name = 'binary_cross_entropy'}"])
+def test_the_written_run_file_repeats_a_network_with_one_output(loss: str, data_file: Path, tmp_path: Path) -> None:
+    with np.load(data_file) as arrays:
+        np.savez(data_file, **{k: np.minimum(v, 1) if k[0] == "y" else v for k, v in dict(arrays).items()})
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert main(["train", str(data_file), *SMALL, "--set", f"loss={loss}", "--out", str(a)]) == 0
+    assert main(["train", str(a / "run.toml"), "--quiet", "--out", str(b)]) == 0
+    assert ts.load(a / "model.safetensors").sizes == (10, 32, 1)
+    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("as_directory", [False, True])
+def test_a_relative_data_path_is_found_from_another_directory(
+    as_directory: bool, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "blobs.npz"
+    if as_directory:
+        name = "blobs"
+        (tmp_path / name).mkdir()
+        with np.load(data_file) as arrays:
+            for key, array in arrays.items():
+                np.save(tmp_path / name / f"{key}.npy", array)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", name, *SMALL, "--out", "r"]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["train", "--resume", "../r", "--epochs", "4", "--quiet"]) == 0
+    assert main(["evaluate", "../r"]) == 0
+
+
+def test_data_repairs_a_moved_file(data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "r")
+    assert main(["train", str(data_file), *SMALL, "--out", run]) == 0
+    (tmp_path / "new").mkdir()
+    moved = data_file.rename(tmp_path / "new" / "blobs.npz")
+    assert main(["evaluate", run]) == 2
+    for place in (moved, moved.parent):
+        assert main(["evaluate", run, "--data", str(place)]) == 0
+    assert main(["train", "--resume", run, "--epochs", "4", "--quiet", "--data", str(moved.parent)]) == 0
+    assert main(["evaluate", run]) == 0
+    assert "on 60 samples" in capsys.readouterr().out
+
+
+def test_evaluate_takes_other_data_by_name_and_by_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "r")
+    assert main(["train", *SMALL, "--out", run]) == 0
+    digits: Any = ts.load_dataset("digits")
+    arrays = {key: getattr(digits, key) for key in ("X_train", "y_train", "X_test", "y_test")}
+    np.savez(tmp_path / "digits.npz", **(arrays | {"X_test": digits.X_test[:50], "y_test": digits.y_test[:50]}))
+    capsys.readouterr()
+    for data, samples in (("digits", 359), (str(tmp_path), 50), (str(tmp_path / "digits.npz"), 50)):
+        assert main(["evaluate", run, "--data", data]) == 0
+        assert f"on {samples} samples" in capsys.readouterr().out
+    assert main(["evaluate", run, "--data", "digitz"]) == 2
+    assert "did you mean 'digits'" in capsys.readouterr().err
+
+
 def test_resume_continues_to_more_epochs_bit_for_bit(data_file: Path, tmp_path: Path) -> None:
     arguments = ["train", str(data_file), "--set", "hidden=[32, 16]", "--quiet"]
     assert main([*arguments, "--epochs", "6", "--out", str(tmp_path / "whole")]) == 0
@@ -82,7 +182,7 @@ def test_resume_continues_to_more_epochs_bit_for_bit(data_file: Path, tmp_path: 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_leaves_a_checkpoint_that_resumes(
-    number: signal.Signals, data_file: Path, tmp_path: Path
+    number: signal.Signals, data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "trulysparse", "train"]
@@ -108,6 +208,9 @@ def test_a_stopped_command_leaves_a_checkpoint_that_resumes(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "continues it" in errors and "Traceback" not in errors
+    for reader in ("evaluate", "info"):
+        assert main([reader, str(out)]) == 0
+        assert capsys.readouterr().err.count("checkpoint.safetensors") == 1
     done = ts.Trainer.resume(out, progress=False).state.epoch
     resumed = subprocess.run(
         [*command, "--resume", str(out), "--epochs", str(done + 1), "--quiet"],
@@ -116,6 +219,76 @@ def test_a_stopped_command_leaves_a_checkpoint_that_resumes(
         timeout=60,
     )
     assert resumed.returncode == 0, resumed.stderr
+
+
+def test_a_signal_in_the_last_moment_does_not_cost_the_model(
+    data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: object, trainer: ts.Trainer, row: Mapping[str, Any]) -> None:
+        if row["epoch"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(train._Writer, "on_epoch_end", interrupt)
+    assert main(["train", str(data_file), *SMALL, "--out", str(tmp_path / "r")]) == 0
+    assert (tmp_path / "r" / "model.safetensors").exists()
+
+
+def _content(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ["--set", "lr=foo"],
+        ["--set", "optimizer.decay=l3"],
+        ["--batch-size", "100000"],
+        ["--validation", "2"],
+        ["--epochs", "-1"],
+        ["--data", "nowhere"],
+    ],
+)
+def test_a_mistake_leaves_the_run_directory_untouched(mistake: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    assert main(["train", *SMALL, "--out", str(tmp_path / "new"), *mistake]) == 2
+    assert not (tmp_path / "new").exists()
+    assert main(["train", *SMALL, "--out", str(out)]) == 0
+    before = _content(out)
+    assert main(["train", *SMALL, "--out", str(out), "--overwrite", *mistake]) == 2
+    assert _content(out) == before
+
+
+def test_a_failed_resume_leaves_the_run_directory_untouched(
+    data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r"
+    assert main(["train", str(data_file), *SMALL, "--out", str(out)]) == 0
+    with np.load(data_file) as arrays:
+        np.savez(tmp_path / "wrong.npz", **{key: array[::-1] for key, array in arrays.items()})
+    before = _content(out)
+    resume = ["train", "--resume", str(out), "--quiet"]
+    assert main([*resume, "--data", str(tmp_path / "wrong.npz")]) == 2
+    assert main([*resume, "--epochs", "2"]) == 2
+    assert "3 epochs are done" in capsys.readouterr().err
+    assert _content(out) == before
+    assert main(resume) == 0
+    assert "nothing is left to train" in capsys.readouterr().err
+    assert _content(out)["run.toml"] == before["run.toml"]
+
+
+def test_resume_takes_the_checkpoint_file(data_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    assert main(["train", str(data_file), *SMALL, "--out", str(out)]) == 0
+    for epochs, name in (("4", "checkpoint.safetensors"), ("5", "run.toml")):
+        assert main(["train", "--resume", str(out / name), "--epochs", epochs, "--quiet"]) == 0
+    assert len((out / "history.csv").read_text().splitlines()) == 6
+
+
+def test_resume_of_a_run_from_python_names_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL, "--out", str(tmp_path)]) == 0
+    (tmp_path / "run.toml").unlink()
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    assert "ts.Trainer.resume" in capsys.readouterr().err
 
 
 def test_an_existing_run_is_not_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +319,26 @@ def test_an_existing_run_is_not_overwritten_unasked(tmp_path: Path, capsys: pyte
         (["train", "--resume", "nowhere"], "no checkpoint"),
         (["train", "--checkpoint-every", "2"], "--out"),
         (["train", "--threads", "0"], "threads"),
+        (["train", "--out", "file.txt"], "is a file; name a directory"),
+        (["train", "--out", "file.txt/r"], "is a file; name a directory"),
+        (["train", "directory.toml"], "is a directory"),
+        (["train", "latin1.toml"], "not UTF-8"),
+        (["train", "file.npz", "--data", "."], "leave out --data"),
+        (["train", "--set", "validation=abc"], "not a number between 0 and 1"),
+        (["train", "--set", "micro_batch=abc"], "micro_batch"),
+        (["train", "--set", "standardize=yes"], "standardize"),
+        (["train", "--set", "data=3"], "in quotes"),
+        (["train", "--set", "data.name=3"], "in quotes"),
+        (["train", "--set", "optimizer=adam"], "optimizer.name=adam"),
+        (["train", "--set", "topology=static"], "--topology static"),
+        (["train", "--set", "model=3"], "model.KEY=VALUE"),
+        (["train", "--set", "threads=1"], "--threads"),
+        (["train", "--set", "trainer.threads=1"], "--threads"),
+        (["train", "--set", "hiden=[3]"], "did you mean 'hidden'"),
+        (["train", "--set", "optimizer.lr.final=0"], "not a table"),
+        (["train", "--set", "model.activation.alfa=0"], "did you mean 'alpha'"),
+        (["evaluate", "latin1.toml"], "not a network; give its directory"),
+        (["info", "latin1.toml"], "not a network; give its directory"),
         (["evaluate", "nowhere"], "no model"),
         (["info", "nowhere"], "no model"),
     ],
@@ -158,6 +351,9 @@ def test_mistakes_get_one_sentence_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.txt").touch()
+    (tmp_path / "directory.toml").mkdir()
+    (tmp_path / "latin1.toml").write_bytes("# é".encode("latin1"))
     assert main([*arguments, *(["--quiet"] if arguments[0] == "train" else [])]) == 2
     error = capsys.readouterr().err
     assert words in error and "Traceback" not in error
@@ -165,8 +361,8 @@ def test_mistakes_get_one_sentence_and_exit_code_2(
 
 def test_resume_refuses_arguments_that_would_change_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *SMALL, "--out", str(tmp_path / "r")]) == 0
-    assert main(["train", "--resume", str(tmp_path / "r"), "--lr", "1", "--seed", "2"]) == 2
-    assert "does not take --lr, --seed" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path / "r"), "--lr", "1", "--seed", "2", "--overwrite"]) == 2
+    assert "does not take --lr, --seed, --overwrite" in capsys.readouterr().err
 
 
 def test_run_file_unknown_keys_suggest_the_nearest(tmp_path: Path) -> None:
@@ -192,7 +388,71 @@ def test_set_reaches_every_table_and_types_follow_toml() -> None:
         "topology": {"drop_fraction": 0.25},
         "optimizer": {"nesterov": True},
     }
-    assert RunConfig(__import__("tomllib").loads(config.to_toml())).tables == config.tables
+    assert RunConfig(tomllib.loads(config.to_toml())).tables == config.tables
+
+
+def test_epsilon_and_density_replace_each_other() -> None:
+    config = RunConfig({"model": {"epsilon": 20}})
+    config.set_text("density=0.1")
+    assert config.tables == {"model": {"density": 0.1}}
+    config.set_text("epsilon=3")
+    assert config.tables == {"model": {"epsilon": 3}}
+    assert main(["train", *SMALL, "--set", "density=0.1"]) == 0
+
+
+def test_set_leads_into_inline_tables() -> None:
+    config = RunConfig({"model": {"activation": {"name": "all_relu", "alpha": 0.6}}, "optimizer": {"lr": 0.1}})
+    for assignment in (
+        "model.activation.alpha=0.3",
+        "init.fan_in=sparse",
+        "optimizer.lr={name='warmup', then={name='cosine'}}",
+        "optimizer.lr.then.final=0.01",
+    ):
+        config.set_text(assignment)
+    assert config.tables == {
+        "model": {
+            "activation": {"name": "all_relu", "alpha": 0.3},
+            "init": {"name": "he_uniform", "fan_in": "sparse"},
+        },
+        "optimizer": {"lr": {"name": "warmup", "then": {"name": "cosine", "final": 0.01}}},
+    }
+    config.set_text("activation.name=relu")
+    assert config.get("model", "activation") == {"name": "relu"}
+
+
+def test_density_warnings_of_given_settings_are_sentences(data_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", str(data_file), "--epochs", "0", "--quiet", "--set", "hidden=[32]", "--set", "batch_size=50"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DensityWarning)
+        assert main([*arguments, "--set", "epsilon=4"]) == 0
+    assert re.fullmatch(r"warning: layer 1 \(32 -> 3\).*\n", capsys.readouterr().err)
+
+
+def test_output_that_nobody_reads_ends_the_command_quietly() -> None:
+    command = [sys.executable, "-m", "trulysparse", "info"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_a_run_that_stopped_early_goes_on_only_if_asked(
+    data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r"
+    stopping = ["--set", "early_stopping.patience=1", "--set", "early_stopping.min_delta=100", "--validation", "0.2"]
+    assert main(["train", str(data_file), "--set", "hidden=[32]", "--quiet", *stopping, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "stopped early" in printed.out and "warning" not in printed.err
+    before = _content(out)
+    assert main(["train", "--resume", str(out), "--quiet"]) == 0
+    assert "the run stopped early" in capsys.readouterr().err
+    assert {k: v for k, v in _content(out).items() if k != "curve.png"} == {
+        k: v for k, v in before.items() if k != "curve.png"
+    }
+    assert main(["train", "--resume", str(out), "--quiet", "--epochs", "600"]) == 0
+    assert len((out / "history.csv").read_text().splitlines()) == 4
 
 
 def test_early_stopping_from_a_run_file(data_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,7 +462,9 @@ def test_early_stopping_from_a_run_file(data_file: Path, tmp_path: Path, capsys:
         "[fit]\nepochs = 500\n[early_stopping]\npatience = 3\n"
     )
     assert main(["train", str(file), "--quiet"]) == 0
-    assert "stopped early" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "stopped early" in printed.out
+    assert printed.err.count("warning:") == 1 and "--validation 0.1" in printed.err
 
 
 def test_help_names_every_command_and_exits_0() -> None:
@@ -214,5 +476,7 @@ def test_help_names_every_command_and_exits_0() -> None:
 def test_info_describes_the_installation(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
-    assert ts.__version__ in printed and "isa in use" in printed
-    assert os.cpu_count() is not None
+    facts = dict(re.split(r"  +", line, maxsplit=1) for line in printed.splitlines())
+    assert facts["version"] == ts.__version__ and facts["isa in use"] in facts["isas"].split()
+    assert int(facts["threads"]) == len(os.sched_getaffinity(0))
+    assert all(value.strip() for value in facts.values())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code.
 
     0 is success, 2 a mistake in the arguments, settings or files (one sentence on standard error says which), 130 and
-    143 a run that Ctrl-C or SIGTERM ended.
+    143 a run that Ctrl-C or SIGTERM ended, 141 output that nobody reads any more (``| head``).
     """
     arguments = _parser().parse_args(argv)
     from trulysparse.trainer import TrainingInterrupted
@@ -47,12 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _say_warning
             arguments.run(arguments)
+        sys.stdout.flush()
     except TrainingInterrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         return 128 + stop.signal
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Python flushes once more when it exits, and would complain then
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (TrulySparseError, ImportError, OSError, MemoryError) as error:
         print(f"trulysparse {arguments.command}: error: {error}", file=sys.stderr)
         return 2

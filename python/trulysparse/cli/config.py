@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trulysparse.data import Dataset, load_dataset
+from trulysparse.data import Dataset, known_datasets, load_dataset
 from trulysparse.errors import ConfigError
 from trulysparse.model import SparseMLP
+from trulysparse.model.losses import get_loss
 from trulysparse.model.registry import nearest
 from trulysparse.optim import OPTIMIZERS
 from trulysparse.topology import TOPOLOGIES, ImportancePruning
@@ -22,6 +24,17 @@ Table = dict[str, Any]
 
 # Arguments that a run file does not set, because the run itself provides them.
 _PROVIDED = {"self", "net", "X", "y", "sizes", "callbacks", "checkpoint", "progress", "threads"}
+
+# Options of the command that people look for among the settings.
+_OPTIONS = {key: f"--{key}" for key in ("out", "overwrite", "quiet", "resume", "threads")} | {
+    "callbacks": "the table [early_stopping]",
+    "checkpoint": "--out",
+    "progress": "--quiet",
+}
+
+# What [optimizer] and [topology] mean where they do not say a name, and the settings that exclude each other.
+_NAMED = {"optimizer": "sgd", "topology": "set"}
+_EITHER = {"epsilon": "density", "density": "epsilon"}
 
 
 def _arguments(function: Callable[..., Any], *without: str) -> list[str]:
@@ -38,8 +51,8 @@ def _table_keys(tables: Mapping[str, Table]) -> dict[str, list[str]]:
         "fit": _arguments(Trainer.fit),
         "early_stopping": _arguments(EarlyStopping),
     }
-    for table, registry, default in (("optimizer", OPTIMIZERS, "sgd"), ("topology", TOPOLOGIES, "set")):
-        keys[table] = ["name", *registry.find(tables.get(table, {}).get("name", default)).config_keys()]
+    for table, registry in (("optimizer", OPTIMIZERS), ("topology", TOPOLOGIES)):
+        keys[table] = ["name", *registry.find(tables.get(table, {}).get("name", _NAMED[table])).config_keys()]
     return keys
 
 
@@ -70,7 +83,7 @@ class RunConfig:
         Raises
         ------
         ConfigError
-            If it is missing, not TOML, or holds unknown keys.
+            If it is missing, a directory, not TOML in UTF-8, or holds unknown keys.
         """
         path = Path(path)
         try:
@@ -78,6 +91,12 @@ class RunConfig:
                 tables = tomllib.load(file)
         except FileNotFoundError:
             raise ConfigError(f"there is no run file {path}") from None
+        except IsADirectoryError:
+            raise ConfigError(f"{path} is a directory, not a run file; give the TOML file itself") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+            ) from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
         try:
@@ -86,7 +105,7 @@ class RunConfig:
             raise ConfigError(f"{path}: {error}") from error
 
     def check(self) -> None:
-        """Raise ConfigError for an unknown table or key."""
+        """Raise ConfigError for an unknown table or key, or a value that no other check would see in time."""
         for table, entries in self.tables.items():
             if not isinstance(entries, dict):
                 raise ConfigError(
@@ -99,21 +118,41 @@ class RunConfig:
                 raise ConfigError(f"unknown table [{table}]: known are {', '.join(known)}{nearest(table, known)}")
             for key in entries:
                 if key not in known[table]:
+                    if key in _OPTIONS:
+                        raise ConfigError(f"{key!r} in [{table}] is not a setting; use {_OPTIONS[key]} instead")
                     raise ConfigError(
                         f"unknown key {key!r} in [{table}]: known are {', '.join(known[table])}"
                         + nearest(key, known[table])
                     )
+        for key, value in self.tables.get("data", {}).items():
+            if not isinstance(value, str):
+                raise ConfigError(f"[data] {key}={value!r} is not a name or path; write it in quotes")
+        fraction = self.get("fit", "validation")
+        if fraction is not None and (isinstance(fraction, bool) or not isinstance(fraction, int | float)):
+            raise ConfigError(f"[fit] validation={fraction!r} is not a number between 0 and 1; 0.1 holds back a tenth")
 
     def set(self, table: str, key: str, value: Any) -> None:
-        """Set one key; a new optimizer or topology name drops the arguments that the new one does not take."""
+        """Set one key, and drop what can no longer stand beside it.
+
+        A new optimizer or topology name drops the arguments that the new one does not take; epsilon and density replace
+        each other; a place for the data replaces a path that stands as its name.
+        """
         entries = self.tables.setdefault(table, {})
+        if (table, key) == ("data", "data") and isinstance(value, str) and self.data_path() is not None:
+            inside = Path(value) / Path(entries["name"]).name
+            self.tables[table] = {"name": str((inside if inside.exists() else Path(value)).resolve())}
+            return
+        if table == "model" and key in _EITHER:
+            entries.pop(_EITHER[key], None)
         entries[key] = value
-        if key == "name" and table in ("optimizer", "topology"):
+        if key == "name" and table in _NAMED:
             allowed = _table_keys({table: {"name": value}})[table]
             self.tables[table] = {k: v for k, v in entries.items() if k in allowed}
 
     def set_text(self, assignment: str) -> None:
         """Apply ``--set key=value``: ``table.key=value``, or a bare key that only one table knows; TOML values.
+
+        Further dots lead into inline tables: ``model.activation.alpha=0.3``.
 
         Raises
         ------
@@ -129,24 +168,61 @@ class RunConfig:
         except tomllib.TOMLDecodeError:
             value = text.strip()
         known = _table_keys(self.tables)
-        table, dot, key = name.partition(".")
-        if not dot:
-            key = name
-            tables = [t for t, keys in known.items() if key in keys]
-            if len(tables) > 1:
-                choices = " or ".join(f"{t}.{key}" for t in tables)
-                raise ConfigError(f"--set {key}: which one? Write {choices}")
-            if not tables:
-                every = [f"{t}.{k}" for t, keys in known.items() for k in keys]
-                hint = nearest(key, {k.partition(".")[2] for k in every})
-                raise ConfigError(f"--set {key}: no such key{hint or ': known are ' + ', '.join(every)}")
-            table = tables[0]
+        table, *path = name.split(".")
+        if not path or table not in known:
+            path = [table, *path]
+            table = self._table_of(table, text.strip(), known)
+        key, *inner = path
+        if inner and key in known[table]:
+            default = inspect.signature(SparseMLP).parameters.get(key) if table == "model" else None
+            now = self.get(table, key, None if default is None else default.default)
+            value = _set_inside(now, inner, value, f"{table}.{key}", text.strip())
         self.set(table, key, value)
         self.check()
+
+    @staticmethod
+    def _table_of(key: str, text: str, known: Mapping[str, list[str]]) -> str:
+        """Return the only table that has `key`."""
+        tables = [t for t, keys in known.items() if key in keys]
+        if len(tables) == 1:
+            return tables[0]
+        if tables:
+            choices = " or ".join(f"{t}.{key}" for t in tables)
+            raise ConfigError(f"--set {key}: which one? Write {choices}")
+        if key in _NAMED:
+            option = f", or --topology {text}" if key == "topology" else ""
+            raise ConfigError(f"--set {key}: this is a table; write --set {key}.name={text}{option}")
+        if key in known:
+            raise ConfigError(
+                f"--set {key}: this is a table; write --set {key}.KEY=VALUE, KEY: {', '.join(known[key])}"
+            )
+        if key in _OPTIONS:
+            raise ConfigError(f"--set {key}: this is not a setting; use {_OPTIONS[key]} instead")
+        every = [f"{t}.{k}" for t, keys in known.items() for k in keys]
+        hint = nearest(key, {*known, *(k.partition(".")[2] for k in every)})
+        raise ConfigError(f"--set {key}: no such key{hint or ': known are ' + ', '.join(every)}")
 
     def get(self, table: str, key: str, default: Any = None) -> Any:
         """Return one value, or `default` where it is not set."""
         return self.tables.get(table, {}).get(key, default)
+
+    def data_path(self) -> Path | None:
+        """Return the path that stands as the data set's name, or None if it is a name indeed."""
+        name = self.get("data", "name")
+        if not isinstance(name, str):
+            return None
+        path = Path(name)
+        obvious = path.suffix in (".npz", ".npy") or os.sep in name or name in (".", "..")
+        free = self.get("data", "data") is None and name not in known_datasets()
+        return path if obvious or (free and path.is_dir()) else None
+
+    def resolve_paths(self) -> None:
+        """Make the paths in [data] absolute, so that the settings hold in any directory."""
+        path, data = self.data_path(), self.get("data", "data")
+        if path is not None:
+            self.tables["data"]["name"] = str(path.resolve())
+        if data is not None:
+            self.tables["data"]["data"] = str(Path(data).resolve())
 
     def load_data(self) -> Dataset:
         """Load the data set that [data] names."""
@@ -162,7 +238,8 @@ class RunConfig:
             arguments.setdefault("loss", "mse")
             outputs = 1 if data.y_train.ndim == 1 else data.y_train.shape[1]
         else:
-            one_output = arguments.get("loss") == "binary_cross_entropy" and data.n_classes == 2
+            loss = arguments.get("loss")
+            one_output = loss is not None and get_loss(loss).name == "binary_cross_entropy" and data.n_classes == 2
             outputs = 1 if one_output else data.n_classes
         return SparseMLP((data.n_features, *hidden, outputs), threads=threads, **arguments)
 
@@ -171,12 +248,32 @@ class RunConfig:
         arguments: dict[str, Any] = dict(self.tables.get("trainer", {}))
         for table in ("optimizer", "topology", "pruning"):
             if table in self.tables:
-                arguments[table] = self.tables[table]
+                default = {"name": _NAMED[table]} if table in _NAMED else {}
+                arguments[table] = default | self.tables[table]
         return arguments
 
     def callbacks(self) -> list[EarlyStopping]:
         """Return the callbacks that the file asks for."""
         return [EarlyStopping(**self.tables["early_stopping"])] if "early_stopping" in self.tables else []
+
+    def resolve(self, trainer: Trainer) -> None:
+        """Write out every setting that decides the result, so that the file outlives a change of defaults."""
+        model, settings = trainer.net.to_config(), trainer.to_config()
+        hidden = model.pop("sizes")[1:-1]
+        pruning = settings.pop("pruning")
+        self.tables = {
+            "data": {"name": "digits"} | self.tables.get("data", {}),
+            "model": {"hidden": hidden} | model,
+            "optimizer": settings.pop("optimizer"),
+            "topology": settings.pop("topology"),
+            "pruning": {} if pruning is None else {k: v for k, v in pruning.items() if k != "name"},
+            "trainer": settings | {"checkpoint_every": trainer.checkpoint_every},
+            "fit": self.tables.get("fit", {}) | {"epochs": trainer.epochs},
+        }
+        for callback in trainer.callbacks:
+            if isinstance(callback, EarlyStopping):
+                self.tables["early_stopping"] = {key: getattr(callback, key) for key in _arguments(EarlyStopping)}
+        self.check()
 
     def to_toml(self) -> str:
         """Return the settings as TOML text that `from_file` reads back."""
@@ -188,3 +285,19 @@ class RunConfig:
 def _plain(table: Mapping[str, Any]) -> Table:
     """Drop what TOML has no word for (None means: not set)."""
     return {key: value for key, value in table.items() if value is not None}
+
+
+def _set_inside(now: Any, path: list[str], value: Any, where: str, text: str) -> Table:
+    """Return the inline table `now` with the entry at `path` set; a name alone counts as a table."""
+    table = {"name": now} if isinstance(now, str) else now
+    if not isinstance(table, dict):
+        state = "not set" if table is None else f"{table!r}, not a table"
+        raise ConfigError(
+            f"--set {where}.{'.'.join(path)}: {where} is {state}; "
+            f"write the whole of it: --set {where}='{{name = \"...\", {path[0]} = {text}}}'"
+        )
+    key, *rest = path
+    if rest:
+        value = _set_inside(table.get(key), rest, value, f"{where}.{key}", text)
+    # what belonged to another name has no meaning for the new one
+    return {"name": value} if key == "name" and table.get(key) != value else table | {key: value}

@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
         "isa in use": _kernels.isa(),
         "threads": str(_kernels.default_threads()),
     }
+    facts = {key: value for key, value in facts.items() if value}
     width = max(map(len, facts))
     for key, value in facts.items():
         print(f"{key:<{width}}  {value}")

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,9 @@ from trulysparse._files import write_text
 from trulysparse.cli.config import RunConfig
 from trulysparse.cli.presets import preset
 from trulysparse.data import Dataset
-from trulysparse.errors import ConfigError
+from trulysparse.errors import ConfigError, DensityWarning, TrulySparseError
 from trulysparse.model import SparseMLP
-from trulysparse.trainer import Callback, History, Trainer
+from trulysparse.trainer import Callback, EarlyStopping, History, Trainer, TrainingInterrupted
 from trulysparse.trainer.checkpoint import FILE_NAME as CHECKPOINT
 from trulysparse.trainer.checkpoint import find_checkpoint
 
@@ -79,11 +81,19 @@ def add_parser(commands: Any) -> None:
 
 
 class _Writer(Callback):
-    """Keeps history.csv in the run directory up to date."""
+    """Keeps run.toml and history.csv in the run directory, which it touches only when data and settings have passed."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, config: RunConfig, *, overwrite: bool = False) -> None:
+        self.directory, self.config, self.overwrite = directory, config, overwrite
         self._written = 0.0
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if self.overwrite:
+            for name in (MODEL, CHECKPOINT, HISTORY, CURVE):
+                (self.directory / name).unlink(missing_ok=True)
+        self.config.resolve(trainer)
+        write_text(self.directory / RUN_FILE, self.config.to_toml())
 
     def on_epoch_end(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
         if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
@@ -97,13 +107,13 @@ class _Writer(Callback):
 def _configure(arguments: argparse.Namespace) -> RunConfig:
     """Put preset or run file, flags and --set together, in that order."""
     if arguments.resume is not None:
-        find_checkpoint(arguments.resume)
-        config = RunConfig.from_file(arguments.resume / RUN_FILE)
-        _refuse_with_resume(arguments)
-    elif arguments.source is not None and arguments.source.endswith(".toml"):
+        config = _resumed_config(arguments)
+    elif _is_run_file(arguments.source):
         config = RunConfig.from_file(arguments.source)
     else:
         config = RunConfig(preset(arguments.source or "digits"))
+        if arguments.data is not None and config.data_path() is not None:
+            raise ConfigError(f"{arguments.source} is a path already; leave out --data, or give a name instead")
     flags = {
         ("data", "data"): arguments.data,
         ("fit", "epochs"): arguments.epochs,
@@ -120,10 +130,29 @@ def _configure(arguments: argparse.Namespace) -> RunConfig:
             config.set(table, key, value)
     for assignment in arguments.settings:
         config.set_text(assignment)
-    if config.get("data", "data") is not None:
-        config.set("data", "data", str(Path(config.get("data", "data")).resolve()))
     config.check()
+    config.resolve_paths()
     return config
+
+
+def _is_run_file(source: str | None) -> bool:
+    return source is not None and source.endswith(".toml")
+
+
+def _resumed_config(arguments: argparse.Namespace) -> RunConfig:
+    _refuse_with_resume(arguments)
+    file = _checkpoint_of(arguments.resume)
+    if not (file.parent / RUN_FILE).is_file():
+        raise ConfigError(
+            f"{file.parent} holds no {RUN_FILE}, so the command line did not make this run; "
+            f"in Python, ts.Trainer.resume({str(file)!r}) continues it"
+        )
+    return RunConfig.from_file(file.parent / RUN_FILE)
+
+
+def _checkpoint_of(resume: Path) -> Path:
+    """Return the checkpoint that --resume means: of a run directory, of its run file, or the file itself."""
+    return find_checkpoint(resume.parent if resume.name == RUN_FILE else resume)
 
 
 def _refuse_with_resume(arguments: argparse.Namespace) -> None:
@@ -136,6 +165,7 @@ def _refuse_with_resume(arguments: argparse.Namespace) -> None:
         "--validation": arguments.validation,
         "--set": arguments.settings or None,
         "--out": arguments.out,
+        "--overwrite": arguments.overwrite or None,
     }
     given = [name for name, value in fixed.items() if value is not None]
     if given:
@@ -145,20 +175,21 @@ def _refuse_with_resume(arguments: argparse.Namespace) -> None:
         )
 
 
-def _prepare_directory(arguments: argparse.Namespace) -> Path | None:
+def _directory(arguments: argparse.Namespace) -> Path | None:
+    """Return the run directory, checked but not touched."""
     if arguments.resume is not None:
-        return Path(arguments.resume)
+        return _checkpoint_of(arguments.resume).parent
     out: Path | None = arguments.out
     if out is None:
         return None
+    above = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise ConfigError(f"--out {out}: {above} is a file; name a directory, which is made if it does not exist")
     held = [name for name in (MODEL, CHECKPOINT, HISTORY) if (out / name).exists()]
     if held and not arguments.overwrite:
         raise ConfigError(
             f"{out} holds a run already ({', '.join(held)}); --resume {out} continues it, --overwrite replaces it"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    for name in held:
-        (out / name).unlink()
     return out
 
 
@@ -167,42 +198,90 @@ def _validation(config: RunConfig, data: Dataset) -> Any:
     return (data.X_test, data.y_test) if fraction is None else float(fraction)
 
 
+def _build_net(arguments: argparse.Namespace, config: RunConfig, data: Dataset) -> SparseMLP:
+    """Build the network; a preset's output layer is full because the paper's is, which needs no warning."""
+    ours = {} if _is_run_file(arguments.source) else preset(arguments.source or "digits")["model"]
+    with warnings.catch_warnings():
+        if ours and all(ours.get(key) == config.get("model", key) for key in ("hidden", "epsilon", "density")):
+            warnings.filterwarnings("ignore", rf"layer {len(ours['hidden'])} \(", DensityWarning)
+        return config.build_net(data, arguments.threads)
+
+
+def _warn_of_selection(callbacks: list[EarlyStopping], config: RunConfig) -> None:
+    """Say so if early stopping would look at the test part."""
+    watched = [callback.monitor for callback in callbacks if callback.monitor.startswith("val_")]
+    if watched and config.get("fit", "validation") is None:
+        print(
+            f"warning: early stopping follows {watched[0]} of the test part, so that the test result is too good; "
+            "--validation 0.1 holds back a tenth of the training data for it",
+            file=sys.stderr,
+        )
+
+
+def _check_what_is_left(trainer: Trainer, epochs: int | None, directory: Path) -> None:
+    """Refuse to resume a run to fewer epochs than it has; say so if nothing is left to train."""
+    wanted = trainer.epochs if epochs is None else epochs
+    if not isinstance(wanted, int):
+        return
+    done, begun = trainer.state.epoch, trainer.state.batch > 0
+    if wanted < done + begun:
+        part = " and part of another" if begun else ""
+        raise ConfigError(
+            f"epochs={wanted} is less than {directory} has behind it: {done} epochs{part} are done; "
+            f"give --epochs of at least {done + begun}"
+        )
+    if wanted == done or (trainer.stop_reason is not None and wanted == trainer.epochs):
+        print(
+            f"nothing is left to train: {done} of {wanted} epochs are done"
+            + (" and the run stopped early" if trainer.stop_reason is not None else "")
+            + f"; --epochs with more than {wanted} prolongs it",
+            file=sys.stderr,
+        )
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Train as the arguments say and print the result."""
     config = _configure(arguments)
-    directory = _prepare_directory(arguments)
+    directory = _directory(arguments)
+    early_stopping = config.callbacks()
     data = config.load_data()
-    callbacks: list[Callback] = list(config.callbacks())
+    callbacks: list[Callback] = list(early_stopping)
     if directory is not None:
-        callbacks.append(_Writer(directory))
-    if arguments.resume is not None:
-        trainer = Trainer.resume(
-            arguments.resume,
-            threads=arguments.threads,
-            callbacks=callbacks,
-            checkpoint=directory,
-            checkpoint_every=config.get("trainer", "checkpoint_every"),
-            progress=not arguments.quiet,
-        )
-        net = trainer.net
+        callbacks.append(_Writer(directory, config, overwrite=arguments.overwrite))
+    settings: dict[str, Any] = {
+        "threads": arguments.threads,
+        "callbacks": callbacks,
+        "checkpoint": None if directory is None else directory / CHECKPOINT,
+        "progress": not arguments.quiet,
+    }
+    epochs = config.get("fit", "epochs")
+    if arguments.resume is not None and directory is not None:
+        every = config.get("trainer", "checkpoint_every")
+        trainer = Trainer.resume(_checkpoint_of(arguments.resume), checkpoint_every=every, **settings)
+        _check_what_is_left(trainer, epochs, directory)
     else:
-        net = config.build_net(data, arguments.threads)
+        _warn_of_selection(early_stopping, config)
+        net = _build_net(arguments, config, data)
         if directory is None and config.get("trainer", "checkpoint_every") is not None:
             raise ConfigError("checkpoints need a place: add --out DIR to checkpoint_every")
-        trainer = Trainer(
-            net,
-            threads=arguments.threads,
-            callbacks=callbacks,
-            checkpoint=directory,
-            progress=not arguments.quiet,
-            **config.trainer_arguments(),
-        )
-    if directory is not None:
-        write_text(directory / RUN_FILE, config.to_toml())
+        trainer = Trainer(net, **settings, **config.trainer_arguments())
+    net = trainer.net
     if not arguments.quiet:
         print(data, file=sys.stderr)
         print(net.summary(), file=sys.stderr)
-    trainer.fit(data.X_train, data.y_train, epochs=config.get("fit", "epochs"), validation=_validation(config, data))
+    new = directory is not None and not directory.exists()
+    try:
+        trainer.fit(data.X_train, data.y_train, epochs=epochs, validation=_validation(config, data))
+    except TrainingInterrupted:
+        # a signal while the last epoch was closed came too late to stop anything
+        if trainer.stop_reason is None and trainer.state.epoch < (trainer.epochs or 0):
+            raise
+    except TrulySparseError:
+        # the trainer makes the directory before it looks at the data; a run that was refused leaves none
+        if directory is not None and new:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        raise
     if directory is not None:
         net.save(directory / MODEL)
         _draw_curve(trainer.history, directory / CURVE)

@@ -69,12 +69,11 @@ def check_saveable(trainer: Trainer, path: Path) -> None:
             f"the settings or a callback's state cannot go into a checkpoint ({error}); "
             "use numbers, strings, lists and dictionaries, and tensors() for arrays"
         ) from error
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"checkpoints cannot go to {path}: {error}") from error
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"checkpoints cannot go to {path}: {path.parent} is not writable")
+    # The nearest directory that exists, without making any: the run may still be refused.
+    place = next((folder for folder in path.parents if folder.exists()), Path())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        why = "is not writable" if place.is_dir() else "is a file"
+        raise ConfigError(f"checkpoints cannot go to {path}: {place} {why}; choose another checkpoint path")
 
 
 def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
