@@ -134,6 +134,78 @@ def test_results_own_their_memory() -> None:
     assert col_idx.flags.writeable
 
 
+def test_arrays_may_come_from_a_generator(layer: Layer) -> None:
+    """Nobody else holds such an array: its memory must live as long as the kernel reads it."""
+    n_in, n_out, nnz = 400, 300, 30000
+    row_ptr, col_idx = k.sample_exact(n_in, n_out, nnz, **STREAM)
+    grown = k.draw_missing(n_in, n_out, row_ptr, col_idx, nnz, **STREAM)
+    half = np.arange(nnz) % 2 == 0
+
+    def made(size: int) -> Any:
+        for value in (1.0, 2.0, 3.0):
+            yield np.full(size, value, np.float32)
+
+    def values(carrier: k.Carrier) -> list[set[float]]:
+        return [set(np.unique(array)) for array in carrier[2]]
+
+    pattern = (n_in, n_out, row_ptr, col_idx)
+    assert values(k.keep(*pattern, half, made(nnz))) == [{1.0}, {2.0}, {3.0}]
+    assert values(k.select(*pattern, None, None, made(nnz))) == [{1.0}, {2.0}, {3.0}]
+    fills = (array * 10 for array in made(nnz))
+    grown_too = k.rewire(*pattern, None, grown, made(nnz), fills)
+    assert values(grown_too) == [{1.0, 10.0}, {2.0, 20.0}, {3.0, 30.0}]
+    for array in grown_too[2]:
+        assert (array < 4).sum() == nnz
+
+    class Fresh(list[Any]):
+        """A sequence that keeps nothing: every item is made when it is asked for."""
+
+        def __getitem__(self, index: Any) -> Any:
+            return super().__getitem__(index)()
+
+    pair = Fresh([row_ptr.copy, col_idx.copy])
+    united = k.unite(n_in, n_out, [pair, pair], Fresh([lambda: made(nnz)] * 2))
+    np.testing.assert_array_equal(united[1], col_idx)
+    assert values(united) == [{2.0}, {4.0}, {6.0}]
+
+
+def test_rewire_with_no_mask_keeps_everything(layer: Layer) -> None:
+    pattern = (N_IN, N_OUT, layer.row_ptr, layer.col_idx)
+    none = k.rewire(*pattern, None, np.zeros(0, np.uint64), [layer.weights], [None])
+    every = k.keep(*pattern, np.ones(layer.col_idx.size, bool), [layer.weights])
+    for one, other in zip((*none[:2], none[2][0]), (*every[:2], every[2][0]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_weights_that_are_only_read_may_be_read_only(layer: Layer) -> None:
+    weights, bias = _read_only(layer.weights), _read_only(layer.bias)
+    view = k.layer_view(N_IN, N_OUT, layer.row_ptr, layer.col_idx, *layer.second, weights, bias)
+    expected = k.aligned_empty((N_OUT, LD))
+    k.forward(layer.view, layer.x, expected, activation=LINEAR, threads=1)
+    k.forward(view, layer.x, layer.y, activation=LINEAR, threads=1)
+    np.testing.assert_array_equal(layer.y, expected)
+    gradients = np.empty((2, layer.col_idx.size), np.float32)
+    for each, gradient in zip((layer.view, view), gradients, strict=True):
+        k.backward(each, layer.y, layer.x, None, sink=k.sink_store(gradient), threads=1)
+    np.testing.assert_array_equal(*gradients)
+
+
+def test_kept_bits_mean_nothing_without_dropout(layer: Layer) -> None:
+    stale = np.zeros((N_IN, LD // 16), np.uint16)
+    with_bits, without = k.aligned_empty((N_IN, LD)), k.aligned_empty((N_IN, LD))
+    k.forward(layer.view, layer.x, layer.y, activation=LINEAR, threads=1)
+    k.backward(layer.view, layer.y, layer.x, with_bits, below_kept=stale, sink=k.sink_none(), threads=1)
+    k.backward(layer.view, layer.y, layer.x, without, sink=k.sink_none(), threads=1)
+    np.testing.assert_array_equal(with_bits, without)
+    assert with_bits.any()
+
+
+def test_scale_may_be_zero_or_a_number_of_numpy(layer: Layer) -> None:
+    assert not _draw(layer, 0).any()
+    np.testing.assert_array_equal(_draw(layer, np.float64(0.5)), _draw(layer, 0.5))
+    np.testing.assert_array_equal(_draw(layer, np.float32(0.5)), _draw(layer, np.full(N_OUT, 0.5, np.float32)))
+
+
 def test_load_dense_takes_any_strides_and_eight_dtypes() -> None:
     base = np.random.default_rng(0).integers(0, 100, (2 * N_IN, 40))
     rows = np.array([5, 0, 19], np.int64)
@@ -304,9 +376,163 @@ REFUSED: dict[str, Refused] = {
         "'paper' or 'l2', got 'L2'",
     ),
     "weights read-only": (
-        lambda a: k.layer_view(N_IN, N_OUT, a.row_ptr, a.col_idx, *a.second, _read_only(a.weights), a.bias),
+        lambda a: k.backward(
+            k.layer_view(N_IN, N_OUT, a.row_ptr, a.col_idx, *a.second, _read_only(a.weights), a.bias),
+            *(a.y, a.x, None),
+            sink=k.sink_sgd(np.zeros(a.weights.size, np.float32), 0.1, 0.9, 0.0, "l2", False),
+            threads=1,
+        ),
         ValueError,
         "weights is a read-only array",
+    ),
+    "sink is weights": (
+        lambda a: k.backward(a.view, a.y, a.x, None, sink=k.sink_store(a.weights), threads=1),
+        ValueError,
+        "the sink's array shares memory with weights",
+    ),
+    "velocity is weights": (
+        lambda a: k.backward(a.view, a.y, a.x, None, sink=k.sink_sgd(a.weights, 0.1, 0.9, 0.0, "l2", False), threads=1),
+        ValueError,
+        "the sink's array shares memory with weights",
+    ),
+    "empty batch forward": (
+        lambda a: k.forward(
+            a.view, k.aligned_zeros((N_IN, 0)), k.aligned_zeros((N_OUT, 0)), activation=LINEAR, threads=1
+        ),
+        ShapeError,
+        "x has no columns.*batch of no samples",
+    ),
+    "empty batch backward": (
+        lambda a: k.backward(
+            a.view,
+            k.aligned_zeros((N_OUT, 0)),
+            k.aligned_zeros((N_IN, 0)),
+            None,
+            sink=k.sink_store(np.zeros(a.weights.size, np.float32)),
+            threads=1,
+        ),
+        ShapeError,
+        "dy has no columns",
+    ),
+    "columns of the view outside": (
+        lambda a: _view_with(a, "col_idx", 5, N_OUT),
+        PatternError,
+        "col_idx holds 20 at position 5; numbers below 20",
+    ),
+    "row_ptr of the view falls": (
+        lambda a: _view_with(a, "row_ptr", 3, 10**6),
+        PatternError,
+        "row_ptr falls from 1000000 to .* at position 3",
+    ),
+    "col_ptr of the view falls": (
+        lambda a: _view_with(a, "col_ptr", 3, -1),
+        PatternError,
+        "col_ptr falls from .* to -1 at position 2",
+    ),
+    "col_ptr of the view ends elsewhere": (
+        lambda a: _view_with(a, "col_ptr", -1, -1),
+        PatternError,
+        "col_ptr must begin with 0 and end with the number of connections",
+    ),
+    "row_idx of the view negative": (
+        lambda a: _view_with(a, "row_idx", 7, -1),
+        PatternError,
+        "row_idx holds -1 at position 7; numbers below 30",
+    ),
+    "row_idx of the view too large": (lambda a: _view_with(a, "row_idx", 7, N_IN), PatternError, "row_idx holds 30"),
+    "perm of the view negative": (lambda a: _view_with(a, "perm", 0, -5), PatternError, "perm holds -5 at position 0"),
+    "perm of the view too large": (
+        lambda a: _view_with(a, "perm", 9, a.col_idx.size),
+        PatternError,
+        "perm holds .* at position 9",
+    ),
+    "strength of a negative end": (
+        lambda a: k.incoming_strength(np.array([0, -1], np.int32), np.zeros(0, np.int32), a.weights),
+        ShapeError,
+        r"values must have shape \(0,\)",
+    ),
+    "strength beyond perm": (
+        lambda a: k.incoming_strength(np.array([0, -1], np.int32), np.zeros(3, np.int32), np.ones(3, np.float32)),
+        PatternError,
+        "col_ptr must begin with 0 and end with the number of connections .3., got 0 and -1",
+    ),
+    "strength with a col_ptr that falls": (
+        lambda a: k.incoming_strength(np.array([0, 900, 3], np.int32), np.zeros(3, np.int32), np.ones(3, np.float32)),
+        PatternError,
+        "col_ptr falls from 900 to 3",
+    ),
+    "strength with perm outside": (
+        lambda a: k.incoming_strength(np.array([0, 1], np.int32), np.array([1], np.int32), np.ones(1, np.float32)),
+        PatternError,
+        "perm holds 1 at position 0",
+    ),
+    "values of cells without columns": (
+        lambda a: k.draw_values_at(np.array([3], np.uint64), 0, "uniform", np.zeros(0, np.float32), **STREAM),
+        ValueError,
+        "1 cells of a layer without columns",
+    ),
+    "scale nan": (lambda a: _draw(a, float("nan")), ValueError, "scale must be a finite .* got nan"),
+    "scale negative": (lambda a: _draw(a, -1.0), ValueError, r"at least 0, got -1\.0"),
+    "scale beyond float32": (lambda a: _draw(a, 1e39), ValueError, r"finite float32 .* got 1e\+39"),
+    "scale infinite": (lambda a: _draw(a, float("inf")), ValueError, "got inf"),
+    "scale text": (lambda a: _draw(a, "x"), TypeError, "scale must be a number or a float32 array .* got str"),
+    "scale array with nan": (
+        lambda a: _draw(a, np.array([1.0] * 19 + [np.nan], np.float32)),
+        ValueError,
+        "got nan at position 19",
+    ),
+    "scale array negative": (
+        lambda a: _draw(a, np.full(N_OUT, -0.5, np.float32)),
+        ValueError,
+        r"got -0\.5 at position 0",
+    ),
+    "delta in part z": (
+        lambda a: _loss_of(*_overlapping(N_OUT, LD), k.aligned_zeros((N_OUT, LD))),
+        ValueError,
+        "delta shares only a part of its memory with z",
+    ),
+    "delta in part z of labels": (
+        lambda a: _labelled(*_overlapping(N_OUT, LD)),
+        ValueError,
+        "delta shares only a part of its memory with z",
+    ),
+    "delta on targets": (
+        lambda a: _loss_of(a.y, *[k.aligned_zeros((N_OUT, LD))] * 2),
+        ValueError,
+        "delta shares memory with targets",
+    ),
+    "proba in part z": (
+        lambda a: _softmax(*_overlapping(N_OUT, LD)),
+        ValueError,
+        "proba shares only a part of its memory with z",
+    ),
+    "more draws than memory": (
+        lambda a: k.sample_with_replacement(5, 5, 2**50, **STREAM),
+        MemoryError,
+        r"1125899906842624 draws with replacement needs about 16777216.0 GiB but [\d.]+ GiB are available",
+    ),
+    "more connections than memory": (
+        lambda a: k.sample_exact(2**31 - 1, 2**31 - 1, 2**50, **STREAM),
+        MemoryError,
+        "drawing 1125899906842624 connections needs about",
+    ),
+    "more expected connections than memory": (
+        lambda a: k.sample_bernoulli(2**31 - 1, 2**31 - 1, 0.5, **STREAM),
+        MemoryError,
+        "about .* connections needs about",
+    ),
+    "more cells than memory": (
+        lambda a: k.draw_missing(
+            2**20, 2**31 - 1, np.zeros(2**20 + 1, np.int32), np.zeros(0, np.int32), 2**50, **STREAM
+        ),
+        MemoryError,
+        "drawing 1125899906842624 cells needs about",
+    ),
+    "more draws from fewer cells": (lambda a: k.sample_exact(5, 5, 2**50, **STREAM), PatternError, "only 25 cells"),
+    "mask of bytes, the cure": (
+        lambda a: k.keep(N_IN, N_OUT, a.row_ptr, a.col_idx, [True], []),  # type: ignore[arg-type]
+        TypeError,
+        r"np\.array\(\.\.\., dtype=bool\)",
     ),
     "mixed offsets": (
         lambda a: k.layer_view(N_IN, N_OUT, a.row_ptr.astype(np.int64), a.col_idx, *a.second, a.weights, a.bias),
@@ -447,6 +673,30 @@ REFUSED: dict[str, Refused] = {
 }
 
 
+def _view_with(layer: Layer, name: str, position: int, value: int) -> k.LayerView:
+    """Return a view of the layer with one number of one of its index arrays changed."""
+    names = ("row_ptr", "col_idx", "col_ptr", "row_idx", "perm")
+    arrays = {n: a.copy() for n, a in zip(names, (layer.row_ptr, layer.col_idx, *layer.second), strict=True)}
+    arrays[name][position] = value
+    return k.layer_view(N_IN, N_OUT, **arrays, weights=layer.weights, bias=layer.bias)
+
+
+def _draw(layer: Layer, scale: Any) -> k.Floats:
+    return k.draw_values(N_IN, N_OUT, layer.row_ptr, layer.col_idx, "uniform", scale, **STREAM)
+
+
+def _loss_of(z: NDArray[Any], delta: NDArray[Any], targets: NDArray[Any]) -> object:
+    return k.mean_squared_error(z, targets, LD, 1.0, delta, 1)
+
+
+def _labelled(z: NDArray[Any], delta: NDArray[Any]) -> object:
+    return k.softmax_cross_entropy(z, np.zeros(LD, np.int32), 1.0, delta, 1)
+
+
+def _softmax(z: NDArray[Any], proba: NDArray[Any]) -> None:
+    k.softmax(z, LD, proba, 1)
+
+
 def _overlapping(rows: int, ld: int) -> tuple[NDArray[Any], NDArray[Any]]:
     room = k.aligned_zeros((rows + 1, ld))
     return room[:-1], room[1:]
@@ -471,6 +721,8 @@ def test_threads_default_is_capped_by_the_environment(monkeypatch: pytest.Monkey
     assert cores >= 1
     assert k.resolve_threads(None) == cores
     assert k.resolve_threads(7) == 7
+    assert k.resolve_threads(2**31) == k.resolve_threads(2**70) == 1024  # the core's most, whatever the width of an int
+    assert k.count_signs(np.ones(3, np.float32), threads=2**31) == (3, 0, 0)
     for value, expected in {"1": 1, "1,4": 1, "100000": cores, "many": cores, "0": cores, "": cores}.items():
         monkeypatch.setenv("OMP_NUM_THREADS", value)
         assert k.default_threads() == expected

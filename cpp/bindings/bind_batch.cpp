@@ -68,19 +68,6 @@ void dense(py::handle X, py::handle rows, py::handle out, py::handle shift, py::
     });
 }
 
-template <class I>
-void check_csr_rows(const Array1<const I>& indices, const Array1<const I>& indptr,
-                    const Array1<const std::int64_t>& rows, Index n_features) {
-    for (Size b = 0; b < rows.size; ++b) {
-        const I begin = indptr.data[rows.data[b]], end = indptr.data[rows.data[b] + 1];
-        bool good = begin >= 0 && begin <= end && static_cast<Size>(end) <= indices.size;
-        for (I k = begin; good && k < end; ++k) good = indices.data[k] >= 0 && indices.data[k] < n_features;
-        if (!good)
-            throw InvalidArgument("row " + std::to_string(rows.data[b]) +
-                                  " of the CSR matrix points outside of it; check it with check_format()");
-    }
-}
-
 void csr(py::handle data, py::handle indices, py::handle indptr, py::handle rows, std::int64_t n_features,
          py::handle out, py::handle factor, int threads) {
     check_threads(threads);
@@ -99,9 +86,8 @@ void csr(py::handle data, py::handle indices, py::handle indptr, py::handle rows
             const auto values = array1<const T>(data, "data");
             const auto columns = array1<const I>(indices, "indices", values.size);
             unlocked([&] {
-                check_csr_rows(columns, offsets, chosen, features);
-                load_csr(values.data, columns.data, offsets.data, chosen.data, batch, features, factors, batch_out.data,
-                         static_cast<Index>(batch_out.cols), threads);
+                load_csr(values.data, columns.data, values.size, offsets.data, chosen.data, batch, features, factors,
+                         batch_out.data, static_cast<Index>(batch_out.cols), threads);
             });
         });
     });

@@ -16,6 +16,7 @@ py::tuple isa_names() {
 }  // namespace
 
 void bind_isa(py::module_& m) {
+    m.attr("MOST_THREADS") = kMostThreads;
     m.def("available_cores", &available_cores);
     m.def("isa", [] { return isa_name(active_isa()); });
     m.def("available_isas", &isa_names);

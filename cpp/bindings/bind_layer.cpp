@@ -18,12 +18,12 @@ struct LayerView {
     const Offset* col_ptr;
     const Index* row_idx;
     const Offset* perm;
-    float* weights;
-    float* bias;
+    const float* weights;  // written only by the sgd sink, which asks whether it may
+    const float* bias;
     WorkPlan forward_plan, backward_plan;
 
     LayerView(std::int64_t inputs, std::int64_t outputs, py::object row_ptr_, py::object col_idx_, py::object col_ptr_,
-              py::object row_idx_, py::object perm_, py::object weights_, py::object bias_)
+              py::object row_idx_, py::object perm_, py::object weights_, py::object bias_, int threads)
         : row_ptr_owner(std::move(row_ptr_)),
           col_idx_owner(std::move(col_idx_)),
           col_ptr_owner(std::move(col_ptr_)),
@@ -31,6 +31,7 @@ struct LayerView {
           perm_owner(std::move(perm_)),
           weights_owner(std::move(weights_)),
           bias_owner(std::move(bias_)) {
+        check_threads(threads);
         pattern = pattern_view<Offset>(inputs, outputs, row_ptr_owner, col_idx_owner);
         n_in = pattern.rows;
         n_out = pattern.cols;
@@ -38,12 +39,13 @@ struct LayerView {
         col_ptr = array1<const Offset>(col_ptr_owner, "col_ptr", static_cast<Size>(n_out) + 1).data;
         row_idx = array1<const Index>(row_idx_owner, "row_idx", nnz).data;
         perm = array1<const Offset>(perm_owner, "perm", nnz).data;
-        weights = array1<float>(weights_owner, "weights", nnz).data;
-        bias = array1<float>(bias_owner, "bias", n_out).data;
-        if (col_ptr[0] != 0 || col_ptr[n_out] != nnz)
-            throw InvalidArgument("col_ptr must begin with 0 and end with the number of connections (" +
-                                  std::to_string(nnz) + "); take it from transpose of this pattern");
+        weights = array1<const float>(weights_owner, "weights", nnz).data;
+        bias = array1<const float>(bias_owner, "bias", n_out).data;
+        const auto connections = static_cast<std::uint64_t>(nnz);
         py::gil_scoped_release release;
+        check_index_arrays<Offset>({n_in, pattern.row_ptr, "row_ptr", pattern.col_idx, n_out, "col_idx", nullptr},
+                                   connections, threads);
+        check_index_arrays<Offset>({n_out, col_ptr, "col_ptr", row_idx, n_in, "row_idx", perm}, connections, threads);
         forward_plan = plan_work(col_ptr, n_out);
         backward_plan = plan_work(pattern.row_ptr, n_in);
     }
@@ -90,6 +92,12 @@ std::uint32_t check_threshold(std::int64_t threshold, const char* name) {
     return static_cast<std::uint32_t>(threshold);
 }
 
+// A pass over nothing would leave gradients and sums as they were, which looks like a result.
+void check_columns(const Array2<const float>& a, const char* name) {
+    if (a.cols == 0)
+        throw ShapeMismatch(std::string(name) + " has no columns (ld is 0); a batch of no samples cannot be computed");
+}
+
 std::uint16_t* bits(py::handle object, const char* name, Index rows, Size ld) {
     return optional2<std::uint16_t>(object, name, rows, ld / kLane).data;
 }
@@ -103,6 +111,7 @@ void forward_layer(const LayerView<Offset>& view, py::handle x, py::handle y, py
                    std::int64_t layer, std::int64_t step, std::int64_t column_offset, int threads) {
     check_threads(threads);
     const auto in = activations<const float>(x, "x", view.n_in);
+    check_columns(in, "x");
     const auto out = activations<float>(y, "y", view.n_out, in.cols);
     if (overlap(in, out)) throw InvalidArgument("y shares memory with x; the forward pass needs an array of its own");
     if (column_offset % 8 != 0)
@@ -134,11 +143,11 @@ void backward_layer(const LayerView<Offset>& view, py::handle dy, py::handle x, 
                     py::handle below_kept, const Sink& sink, int threads) {
     check_threads(threads);
     const auto delta = activations<const float>(dy, "dy", view.n_out);
+    check_columns(delta, "dy");
     const auto input = activations<const float>(x, "x", view.n_in, delta.cols);
     const auto below_delta = dx.is_none() ? Array2<float>{} : activations<float>(dx, "dx", view.n_in, delta.cols);
     if (overlap(below_delta, delta)) throw InvalidArgument("dx shares memory with dy; give it an array of its own");
-    if (below_delta.data != input.data && overlap(below_delta, input))
-        throw InvalidArgument("dx shares only a part of its memory with x; it may be x itself or another array");
+    check_same_or_apart(below_delta, "dx", input, "x");
     if (dx.is_none() && !row_sum.is_none())
         throw InvalidArgument("row_sum adds up dx, so it needs a dx that is not None");
 
@@ -147,7 +156,7 @@ void backward_layer(const LayerView<Offset>& view, py::handle dy, py::handle x, 
     args.n_out = view.n_out;
     args.row_ptr = view.pattern.row_ptr;
     args.col_idx = view.pattern.col_idx;
-    args.weights = view.weights;
+    args.weights = const_cast<float*>(view.weights);  // written by the sgd sink alone
     args.dy = delta.data;
     args.x = input.data;
     args.dx = below_delta.data;
@@ -160,12 +169,19 @@ void backward_layer(const LayerView<Offset>& view, py::handle dy, py::handle x, 
     // The kernel only reads these planes; BitPlanes serves the forward pass too, which writes them.
     args.below_bits.negative =
         const_cast<std::uint16_t*>(read_bits(below_negative, "below_negative", view.n_in, delta.cols));
-    args.below_bits.kept = const_cast<std::uint16_t*>(read_bits(below_kept, "below_kept", view.n_in, delta.cols));
+    const std::uint16_t* kept_below = read_bits(below_kept, "below_kept", view.n_in, delta.cols);
+    if (dropout.threshold != 0) args.below_bits.kept = const_cast<std::uint16_t*>(kept_below);  // else never written
     if (!dx.is_none() && args.below.kind == ActivationKind::rectifier && args.below_bits.negative == nullptr)
         throw InvalidArgument("a rectifier below needs below_negative, the bits that its forward pass wrote");
     if (!dx.is_none() && dropout.threshold != 0 && args.below_bits.kept == nullptr)
         throw InvalidArgument("dropout below needs below_kept, the bits that its forward pass wrote");
     args.sink = sink.resolve(view.pattern.nnz());
+    if (sink.mode == GradientSink::Mode::sgd && !py::reinterpret_borrow<py::array>(view.weights_owner).writeable())
+        throw_read_only("weights");
+    const float* sunk = args.sink.velocity ? args.sink.velocity : args.sink.gradient;
+    const std::size_t bytes = static_cast<std::size_t>(view.pattern.nnz()) * sizeof(float);
+    if (sunk && overlap(sunk, bytes, view.weights, bytes))
+        throw InvalidArgument("the sink's array shares memory with weights; give it an array of its own");
     unlocked([&] { backward(args, view.backward_plan, threads); });
 }
 
@@ -174,8 +190,9 @@ void bind_for_offset(py::module_& m, const char* name) {
     using View = LayerView<Offset>;
     py::class_<View>(m, name)
         .def(py::init<std::int64_t, std::int64_t, py::object, py::object, py::object, py::object, py::object,
-                      py::object, py::object>(),
-             "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "col_ptr"_a, "row_idx"_a, "perm"_a, "weights"_a, "bias"_a)
+                      py::object, py::object, int>(),
+             "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "col_ptr"_a, "row_idx"_a, "perm"_a, "weights"_a, "bias"_a,
+             "threads"_a = 1)
         .def_readonly("n_in", &View::n_in)
         .def_readonly("n_out", &View::n_out)
         .def_property_readonly("nnz", [](const View& view) { return view.pattern.nnz(); })

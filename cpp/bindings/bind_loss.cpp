@@ -8,6 +8,14 @@ namespace {
 
 py::tuple to_tuple(const LossSum& sum) { return py::make_tuple(sum.loss, sum.correct); }
 
+// delta may be z itself, or None.
+float* delta_for(const Array2<const float>& z, py::handle delta) {
+    if (delta.is_none()) return nullptr;
+    const auto out = activations<float>(delta, "delta", z.rows, z.cols);
+    check_same_or_apart(out, "delta", z, "z");
+    return out.data;
+}
+
 py::tuple cross_entropy(py::handle z, py::handle labels, float scale, py::handle delta, int threads) {
     check_threads(threads);
     const auto outputs = activations<const float>(z, "z");
@@ -17,7 +25,7 @@ py::tuple cross_entropy(py::handle z, py::handle labels, float scale, py::handle
         if (y.data[b] < 0 || y.data[b] >= n)
             throw InvalidArgument("labels must be between 0 and " + std::to_string(n - 1) + ", got " +
                                   std::to_string(y.data[b]) + " at position " + std::to_string(b));
-    float* out = delta.is_none() ? nullptr : activations<float>(delta, "delta", outputs.rows, outputs.cols).data;
+    float* out = delta_for(outputs, delta);
     return to_tuple(unlocked([&] {
         return softmax_cross_entropy(outputs.data, y.data, n, batch, static_cast<Index>(outputs.cols), scale, out,
                                      threads);
@@ -32,7 +40,9 @@ py::tuple with_targets(py::handle z, py::handle targets, std::int64_t batch, flo
     const auto outputs = activations<const float>(z, "z");
     const auto t = activations<const float>(targets, "targets", outputs.rows, outputs.cols);
     const Index columns = check_batch(batch, outputs.cols, "z"), n = check_index(outputs.rows, "n");
-    float* out = delta.is_none() ? nullptr : activations<float>(delta, "delta", outputs.rows, outputs.cols).data;
+    float* out = delta_for(outputs, delta);
+    if (out != nullptr && overlap(out, bytes_of(outputs), t.data, bytes_of(t)))
+        throw InvalidArgument("delta shares memory with targets; give it an array of its own, or z itself");
     return to_tuple(unlocked(
         [&] { return loss(outputs.data, t.data, n, columns, static_cast<Index>(outputs.cols), scale, out, threads); }));
 }
@@ -43,6 +53,7 @@ void probabilities(py::handle z, std::int64_t batch, py::handle proba, int threa
     check_threads(threads);
     const auto outputs = activations<const float>(z, "z");
     const auto out = activations<float>(proba, "proba", outputs.rows, outputs.cols);
+    check_same_or_apart(out, "proba", outputs, "z");
     const Index columns = check_batch(batch, outputs.cols, "z"), n = check_index(outputs.rows, "n");
     unlocked([&] { link(outputs.data, n, columns, static_cast<Index>(outputs.cols), out.data, threads); });
 }

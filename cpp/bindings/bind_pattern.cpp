@@ -14,10 +14,7 @@ void validate_pattern(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr,
         const auto offsets = array1<const Offset>(row_ptr, "row_ptr", static_cast<Size>(rows) + 1);
         const auto columns = array1<const Index>(col_idx, "col_idx");
         const PatternView<Offset> view{rows, cols, offsets.data, columns.data};
-        unlocked([&] {
-            check_holdable<Offset>(n_in, n_out, static_cast<std::uint64_t>(columns.size));
-            validate(view, static_cast<std::uint64_t>(columns.size));
-        });
+        unlocked([&] { validate(view, static_cast<std::uint64_t>(columns.size)); });
     });
 }
 
@@ -39,8 +36,8 @@ Carrier keep_connections(std::int64_t n_in, std::int64_t n_out, py::handle row_p
         const auto p = pattern_view<typename decltype(tag)::type>(n_in, n_out, row_ptr, col_idx);
         const auto kept = array1<const bool>(mask, "mask", p.nnz());
         const auto values = float_arrays(arrays, "arrays", p.nnz());
-        return to_tuple(
-            unlocked([&] { return keep(p, reinterpret_cast<const std::uint8_t*>(kept.data), values, threads); }));
+        return to_tuple(unlocked(
+            [&] { return keep(p, reinterpret_cast<const std::uint8_t*>(kept.data), values.pointers, threads); }));
     });
 }
 
@@ -52,16 +49,14 @@ Carrier rewire_connections(std::int64_t n_in, std::int64_t n_out, py::handle row
         const auto kept = optional1<const bool>(mask, "mask", p.nnz());
         const auto cells = array1<const Cell>(grown, "grown");
         const auto values = float_arrays(arrays, "arrays", p.nnz());
-        std::vector<const float*> fill_values;
-        for (py::handle fill : fills) fill_values.push_back(optional1<const float>(fill, "fills", cells.size).data);
-        if (fill_values.size() != values.size())
+        const auto fill_values = optional_float_arrays(fills, "fills", cells.size);
+        if (fill_values.pointers.size() != values.pointers.size())
             throw ShapeMismatch("fills must have one entry (an array or None) for each of the " +
-                                std::to_string(values.size()) + " arrays, got " + std::to_string(fill_values.size()));
+                                std::to_string(values.pointers.size()) + " arrays, got " +
+                                std::to_string(fill_values.pointers.size()));
         return to_tuple(unlocked([&] {
-            const auto* bytes = reinterpret_cast<const std::uint8_t*>(kept.data);
-            const Buffer<std::uint8_t> all(bytes ? 0 : static_cast<std::size_t>(p.nnz()), 1);
-            return rewire(p, bytes ? bytes : all.data(), cells.data, static_cast<std::uint64_t>(cells.size), values,
-                          fill_values, threads);
+            return rewire(p, reinterpret_cast<const std::uint8_t*>(kept.data), cells.data,
+                          static_cast<std::uint64_t>(cells.size), values.pointers, fill_values.pointers, threads);
         }));
     });
 }
@@ -69,19 +64,24 @@ Carrier rewire_connections(std::int64_t n_in, std::int64_t n_out, py::handle row
 Carrier unite_patterns(std::int64_t n_in, std::int64_t n_out, const py::sequence& patterns, const py::sequence& arrays,
                        int threads) {
     check_threads(threads);
-    if (patterns.size() == 0 || patterns.size() != arrays.size())
+    const std::size_t n_patterns = patterns.size();
+    if (n_patterns == 0 || n_patterns != arrays.size())
         throw ShapeMismatch("unite needs at least one pattern and one list of arrays for each, got " +
-                            std::to_string(patterns.size()) + " patterns and " + std::to_string(arrays.size()) +
-                            " lists");
+                            std::to_string(n_patterns) + " patterns and " + std::to_string(arrays.size()) + " lists");
     const auto first = py::reinterpret_borrow<py::object>(py::sequence(patterns[0])[0]);
     return with_offset(first, "row_ptr of patterns[0]", [&](auto tag) {
         using Offset = typename decltype(tag)::type;
+        std::vector<py::object> owners;  // a sequence may make what it gives anew each time it is asked
         std::vector<PatternView<Offset>> views;
         std::vector<std::vector<const float*>> values;
-        for (std::size_t k = 0; k < patterns.size(); ++k) {
+        for (std::size_t k = 0; k < n_patterns; ++k) {
             const py::sequence pair = patterns[k];
-            views.push_back(pattern_view<Offset>(n_in, n_out, py::object(pair[0]), py::object(pair[1])));
-            values.push_back(float_arrays(py::object(arrays[k]), "arrays", views.back().nnz()));
+            const py::object row_ptr = pair[0], col_idx = pair[1];
+            views.push_back(pattern_view<Offset>(n_in, n_out, row_ptr, col_idx));
+            FloatArrays carried = float_arrays(py::object(arrays[k]), "arrays", views.back().nnz());
+            values.push_back(std::move(carried.pointers));
+            owners.insert(owners.end(), {row_ptr, col_idx});
+            owners.insert(owners.end(), carried.owners.begin(), carried.owners.end());
             if (values.back().size() != values.front().size())
                 throw ShapeMismatch("every pattern must carry as many arrays as the first (" +
                                     std::to_string(values.front().size()) + "), but number " + std::to_string(k) +
@@ -101,8 +101,8 @@ Carrier select_neurons(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr
         const Index n_rows = rows.is_none() ? p.rows : check_index(chosen_rows.size, "the length of rows");
         const Index n_cols = cols.is_none() ? p.cols : check_index(chosen_cols.size, "the length of cols");
         const auto values = float_arrays(arrays, "arrays", p.nnz());
-        return to_tuple(
-            unlocked([&] { return select(p, chosen_rows.data, n_rows, chosen_cols.data, n_cols, values, threads); }));
+        return to_tuple(unlocked(
+            [&] { return select(p, chosen_rows.data, n_rows, chosen_cols.data, n_cols, values.pointers, threads); }));
     });
 }
 
@@ -114,6 +114,8 @@ py::array draw_missing_cells(std::int64_t n_in, std::int64_t n_out, py::handle r
     const std::uint64_t n = check_count(count, "count");
     return with_offset(row_ptr, "row_ptr", [&](auto tag) {
         const auto p = pattern_view<typename decltype(tag)::type>(n_in, n_out, row_ptr, col_idx);
+        const std::uint64_t free = p.cells() - static_cast<std::uint64_t>(p.nnz());
+        if (n <= free) check_memory(bytes_to_draw_missing(n, free), "drawing " + std::to_string(n) + " cells");
         return to_numpy(unlocked([&] { return draw_missing(p, n, stream, threads); }));
     });
 }

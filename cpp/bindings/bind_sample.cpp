@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <algorithm>
 #include <cmath>
 
 #include "common.hpp"
@@ -9,6 +10,9 @@ namespace trulysparse::bindings {
 namespace {
 
 constexpr double kInt32Limit = 2147483647.0;
+
+// A pattern, and the sorted cells that it is made of.
+double pattern_bytes(Index rows, double connections) { return 12.0 * connections + 4.0 * static_cast<double>(rows); }
 
 template <class F>
 py::tuple sampled(double most_connections, F&& sample) {
@@ -24,6 +28,8 @@ py::tuple bernoulli(std::int64_t n_in, std::int64_t n_out, double density, std::
         throw InvalidArgument("density must be between 0 and 1, got " + std::string(py::str(py::float_(density))));
     const Stream stream = make_stream(seed, purpose, layer, step);
     const double mean = density * static_cast<double>(n_in) * static_cast<double>(n_out);
+    check_memory(8.0 * mean + 8.0 * static_cast<double>(rows),
+                 "drawing a pattern of about " + std::to_string(static_cast<std::uint64_t>(mean)) + " connections");
     return sampled(mean + 10.0 * std::sqrt(mean), [&](auto tag) {  // ten standard deviations: it always fits
         return sample_bernoulli<typename decltype(tag)::type>(rows, cols, density, stream, threads);
     });
@@ -35,7 +41,12 @@ py::tuple with_replacement(std::int64_t n_in, std::int64_t n_out, std::int64_t d
     const Index rows = check_index(n_in, "n_in"), cols = check_index(n_out, "n_out");
     const std::uint64_t n = check_count(draws, "draws");
     const Stream stream = make_stream(seed, purpose, layer, step);
-    return sampled(static_cast<double>(draws), [&](auto tag) {
+    const double cells = static_cast<double>(rows) * static_cast<double>(cols);
+    if (cells > 0)  // else the sampler refuses
+        check_memory(
+            std::max(16.0 * static_cast<double>(n), pattern_bytes(rows, std::min(static_cast<double>(n), cells))),
+            std::to_string(draws) + " draws with replacement");
+    return sampled(std::min(static_cast<double>(draws), cells), [&](auto tag) {
         return sample_with_replacement<typename decltype(tag)::type>(rows, cols, n, stream, threads);
     });
 }
@@ -46,6 +57,10 @@ py::tuple exact(std::int64_t n_in, std::int64_t n_out, std::int64_t count, std::
     const Index rows = check_index(n_in, "n_in"), cols = check_index(n_out, "n_out");
     const std::uint64_t n = check_count(count, "count");
     const Stream stream = make_stream(seed, purpose, layer, step);
+    const std::uint64_t cells = static_cast<std::uint64_t>(rows) * static_cast<std::uint64_t>(cols);
+    if (n <= cells)  // else the sampler refuses
+        check_memory(std::max(bytes_to_draw_missing(n, cells), pattern_bytes(rows, static_cast<double>(n))),
+                     "drawing " + std::to_string(n) + " connections");
     return sampled(static_cast<double>(count), [&](auto tag) {
         return sample_exact<typename decltype(tag)::type>(rows, cols, n, stream, threads);
     });
@@ -62,13 +77,28 @@ struct Scale {
     Array1<const float> each;
 };
 
+void check_scale(double value, const std::string& where) {
+    if (!(value >= 0.0 && value <= static_cast<double>(std::numeric_limits<float>::max())))
+        throw InvalidArgument("scale must be a finite float32 number of at least 0, got " +
+                              std::string(py::repr(py::float_(value))) + where);
+}
+
 Scale make_scale(py::handle object, Index cols) {
     Scale scale;
     if (py::isinstance<py::array>(object)) {
         scale.each = array1<const float>(object, "scale", cols);
+        for (Size j = 0; j < scale.each.size; ++j)
+            check_scale(static_cast<double>(scale.each.data[j]), " at position " + std::to_string(j));
         return scale;
     }
-    scale.one = object.cast<float>();
+    const double one = PyFloat_AsDouble(object.ptr());
+    if (one == -1.0 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
+        PyErr_Clear();
+        throw py::type_error("scale must be a number or a float32 array of one a target, got " + describe(object));
+    }
+    check_scale(one, "");
+    scale.one = static_cast<float>(one);
     return scale;
 }
 

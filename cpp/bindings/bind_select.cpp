@@ -45,10 +45,14 @@ py::array strength(py::handle col_ptr, py::handle perm, py::handle values, int t
         const auto offsets = array1<const Offset>(col_ptr, "col_ptr");
         if (offsets.size < 1) throw_shape(col_ptr, "col_ptr", "(n_out + 1,)");
         const Index cols = check_index(offsets.size - 1, "n_out");
-        const auto places = array1<const Offset>(perm, "perm", static_cast<Size>(offsets.data[cols]));
-        const auto w = array1<const float>(values, "values", static_cast<Size>(offsets.data[cols]));
+        const auto places = array1<const Offset>(perm, "perm");
+        const auto w = array1<const float>(values, "values", places.size);
         Buffer<float> out(static_cast<std::size_t>(cols));
-        unlocked([&] { incoming_strength(offsets.data, places.data, cols, w.data, out.data(), threads); });
+        const IndexArrays<Offset> index{cols, offsets.data, "col_ptr", nullptr, 0, "", places.data};
+        unlocked([&] {
+            check_index_arrays(index, static_cast<std::uint64_t>(places.size), threads);
+            incoming_strength(offsets.data, places.data, cols, w.data, out.data(), threads);
+        });
         return to_numpy(std::move(out));
     });
 }

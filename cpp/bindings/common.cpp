@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "common.hpp"
 
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 
 namespace trulysparse::bindings {
 
@@ -12,17 +16,17 @@ std::string describe(py::handle object) {
 }
 
 void throw_not_array(py::handle object, const char* name, const py::dtype& expected) {
-    const std::string type = py::str(expected), what(name);
+    const std::string type = py::str(expected), what(name), python_type = type == "bool" ? type : "np." + type;
     if (!py::isinstance<py::array>(object))
         throw py::type_error(what + " must be a NumPy array of " + type + ", got " + describe(object) +
-                             "; make one with np.array(..., dtype=np." + type + ")");
+                             "; make one with np.array(..., dtype=" + python_type + ")");
     const auto array = py::reinterpret_borrow<py::array>(object);
     if (array.dtype().equal(expected))
         throw py::type_error(what + " must be C-contiguous, got " + describe(object) + " with strides " +
                              std::string(py::str(array.attr("strides"))) +
                              "; arrays are never copied silently, use np.ascontiguousarray(...)");
     throw py::type_error(what + " must be an array of " + type + ", got " + describe(object) +
-                         "; arrays are never converted silently, use .astype(np." + type + ")");
+                         "; arrays are never converted silently, use .astype(" + python_type + ")");
 }
 
 void throw_shape(py::handle object, const char* name, const std::string& expected) {
@@ -87,13 +91,55 @@ Activation make_activation(py::handle tuple, const char* name) {
     return {activation_kind(PyTuple_GET_ITEM(tuple.ptr(), 0)), static_cast<float>(slope)};
 }
 
-std::vector<const float*> float_arrays(py::handle sequence, const char* name, Size size) {
-    std::vector<const float*> pointers;
-    for (py::handle item : sequence) {
-        const std::string label = std::string(name) + "[" + std::to_string(pointers.size()) + "]";
-        pointers.push_back(array1<const float>(item, label.c_str(), size).data);
+namespace {
+
+FloatArrays take_arrays(py::handle iterable, const char* name, Size size, bool none_allowed) {
+    FloatArrays arrays;
+    for (py::handle item : iterable) {
+        const std::string label = std::string(name) + "[" + std::to_string(arrays.owners.size()) + "]";
+        arrays.owners.push_back(py::reinterpret_borrow<py::object>(item));
+        arrays.pointers.push_back(none_allowed ? optional1<const float>(item, label.c_str(), size).data
+                                               : array1<const float>(item, label.c_str(), size).data);
     }
-    return pointers;
+    return arrays;
+}
+
+// Bytes this process may still take, or infinity where the system does not say.
+double available_memory() {
+    double available = std::numeric_limits<double>::infinity();
+    std::string line;
+    for (std::ifstream meminfo("/proc/meminfo"); std::getline(meminfo, line);)
+        if (line.rfind("MemAvailable:", 0) == 0) available = 1024.0 * std::strtod(line.c_str() + 13, nullptr);
+    double limit = 0.0, used = 0.0;  // of a container, cgroup v2; "max" is no number
+    if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit && std::ifstream("/sys/fs/cgroup/memory.current") >> used)
+        available = std::min(available, std::max(0.0, limit - used));
+    return available;
+}
+
+std::string gib(double bytes) {
+    char text[48];
+    std::snprintf(text, sizeof text, "%.1f GiB", bytes / 1073741824.0);
+    return text;
+}
+
+}  // namespace
+
+void check_memory(double bytes, const std::string& what) {
+    constexpr double kWorthAsking = 1 << 26;
+    if (bytes < kWorthAsking) return;
+    const double available = available_memory();
+    if (bytes <= available) return;
+    py::set_error(PyExc_MemoryError, (what + " needs about " + gib(bytes) + " but " + gib(available) +
+                                      " are available; ask for fewer connections")
+                                         .c_str());
+    throw py::error_already_set();
+}
+
+FloatArrays float_arrays(py::handle iterable, const char* name, Size size) {
+    return take_arrays(iterable, name, size, false);
+}
+FloatArrays optional_float_arrays(py::handle iterable, const char* name, Size size) {
+    return take_arrays(iterable, name, size, true);
 }
 
 }  // namespace trulysparse::bindings

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "trulysparse/activation.hpp"
+#include "trulysparse/parallel.hpp"
 #include "trulysparse/pattern.hpp"
 #include "trulysparse/rng.hpp"
 
@@ -104,21 +105,45 @@ Array2<T> activations(py::handle object, const char* name, Size rows = kAny, Siz
     return a;
 }
 
+inline bool overlap(const void* a, std::size_t bytes_a, const void* b, std::size_t bytes_b) {
+    const auto begin_a = reinterpret_cast<std::uintptr_t>(a), begin_b = reinterpret_cast<std::uintptr_t>(b);
+    return bytes_a > 0 && bytes_b > 0 && begin_a < begin_b + bytes_b && begin_b < begin_a + bytes_a;
+}
+template <class T>
+std::size_t bytes_of(const Array1<T>& a) {
+    return static_cast<std::size_t>(a.size) * sizeof(T);
+}
+template <class T>
+std::size_t bytes_of(const Array2<T>& a) {
+    return static_cast<std::size_t>(a.rows) * static_cast<std::size_t>(a.cols) * sizeof(T);
+}
 template <class A, class B>
-bool overlap(const Array2<A>& a, const Array2<B>& b) {
-    const auto begin_a = reinterpret_cast<std::uintptr_t>(a.data), begin_b = reinterpret_cast<std::uintptr_t>(b.data);
-    return begin_a < begin_b + static_cast<std::size_t>(b.rows * b.cols) * sizeof(B) &&
-           begin_b < begin_a + static_cast<std::size_t>(a.rows * a.cols) * sizeof(A);
+bool overlap(const A& a, const B& b) {
+    return overlap(a.data, bytes_of(a), b.data, bytes_of(b));
 }
 
-inline int check_threads(int threads) {
+// Refuses an output that shares memory with an input of its shape but is not that input itself.
+template <class A, class B>
+void check_same_or_apart(const Array2<A>& out, const char* name, const Array2<B>& in, const char* in_name) {
+    if (out.data != in.data && overlap(out, in))
+        throw InvalidArgument(std::string(name) + " shares only a part of its memory with " + in_name + "; it may be " +
+                              in_name + " itself or another array");
+}
+
+// At least 1; more than any region uses becomes kMostThreads.
+inline int check_threads(int& threads) {
     if (threads < 1) throw InvalidArgument("threads must be at least 1, got " + std::to_string(threads));
+    if (threads > kMostThreads) threads = kMostThreads;
     return threads;
 }
 
+// Raises MemoryError, with the numbers, for a call that would take more memory than there is: where the system promises
+// memory that it does not have, the process would be killed in the middle instead.
+void check_memory(double bytes, const std::string& what);
+
 Index check_index(std::int64_t value, const char* name);               // 0 <= value < 2^31
 std::uint64_t check_count(std::int64_t value, const char* name);       // 0 <= value
-Index check_batch(std::int64_t batch, Size ld, const char* ld_owner);  // 1 <= batch <= ld
+Index check_batch(std::int64_t batch, Size ld, const char* ld_owner);  // 0 <= batch <= ld
 Stream make_stream(std::uint64_t seed, int purpose, std::int64_t layer, std::int64_t step);
 ActivationKind activation_kind(py::handle name);
 Activation make_activation(py::handle tuple, const char* name);  // ("rectifier", 0.6)
@@ -149,7 +174,18 @@ PatternView<Offset> pattern_view(std::int64_t n_in, std::int64_t n_out, py::hand
     return {rows, cols, offsets.data, columns.data};
 }
 
-std::vector<const float*> float_arrays(py::handle sequence, const char* name, Size size);
+// What draw_missing takes: the cells, and twice the smaller of what is drawn and what is left out.
+inline double bytes_to_draw_missing(std::uint64_t count, std::uint64_t free) {
+    return 8.0 * static_cast<double>(count) + 16.0 * static_cast<double>(count <= free / 2 ? count : free - count);
+}
+
+// Arrays of any iterable, held for as long as their pointers are used: a generator keeps none of what it gave.
+struct FloatArrays {
+    std::vector<py::object> owners;
+    std::vector<const float*> pointers;
+};
+FloatArrays float_arrays(py::handle iterable, const char* name, Size size);
+FloatArrays optional_float_arrays(py::handle iterable, const char* name, Size size);  // None becomes nullptr
 
 // The array owns the buffer's memory from now on.
 template <class T>
@@ -190,6 +226,7 @@ void bind_isa(py::module_& m);
 void bind_layer(py::module_& m);
 void bind_loss(py::module_& m);
 void bind_pattern(py::module_& m);
+void bind_probe(py::module_& m);
 void bind_rng(py::module_& m);
 void bind_sample(py::module_& m);
 void bind_select(py::module_& m);

@@ -23,4 +23,5 @@ PYBIND11_MODULE(_core, m) {
     bind_layer(m);
     bind_loss(m);
     bind_batch(m);
+    bind_probe(m);
 }

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <string>
 
 #include "trulysparse/parallel.hpp"
 
@@ -59,6 +60,11 @@ inline void transpose16(const float* from, std::size_t from_stride, float* to, s
             transpose4(from + r * from_stride + c, from_stride, to + c * to_stride + r, to_stride);
 }
 
+[[noreturn]] void throw_outside(std::int64_t row) {
+    throw InvalidArgument("row " + std::to_string(row) +
+                          " of the CSR matrix points outside of it; check it with check_format()");
+}
+
 // One sample's features as standardised floats.
 template <class T>
 void convert(const T* from, std::int64_t stride, Index count, const float* shift, const float* factor,
@@ -100,8 +106,8 @@ void load_dense(const T* X, std::int64_t row_stride, std::int64_t col_stride, co
 }
 
 template <class T, class I>
-void load_csr(const T* data, const I* indices, const I* indptr, const std::int64_t* rows, Index batch, Index features,
-              const float* factor, float* out, Index ld, int threads) {
+void load_csr(const T* data, const I* indices, std::int64_t nnz, const I* indptr, const std::int64_t* rows, Index batch,
+              Index features, const float* factor, float* out, Index ld, int threads) {
     const std::size_t stride = static_cast<std::size_t>(ld);
     threads = threads_for(static_cast<std::int64_t>(features) * ld, ld / kSamples, threads);
     parallel_for(ld / kSamples, threads, [&](std::int64_t task, int) {
@@ -111,7 +117,10 @@ void load_csr(const T* data, const I* indices, const I* indptr, const std::int64
         const Index end = smaller(batch, b + kSamples);
         for (Index s = b; s < end; ++s) {
             const std::int64_t row = rows[s];
-            for (I k = indptr[row]; k < indptr[row + 1]; ++k) {
+            const std::int64_t begin = indptr[row], end_of_row = indptr[row + 1];
+            if (begin < 0 || begin > end_of_row || end_of_row > nnz) throw_outside(row);
+            for (std::int64_t k = begin; k < end_of_row; ++k) {
+                if (indices[k] < 0 || indices[k] >= features) throw_outside(row);
                 const std::size_t f = static_cast<std::size_t>(indices[k]);
                 const float value = static_cast<float>(data[k]);
                 out[f * stride + s] += factor ? value * factor[f] : value;  // repeated entries add up, as in SciPy
@@ -147,9 +156,9 @@ void store_transposed(const float* a, Index features, Index ld, Index batch, flo
 #define TS_DENSE(T)                                                                                                 \
     template void load_dense(const T*, std::int64_t, std::int64_t, const std::int64_t*, Index, Index, const float*, \
                              const float*, float*, Index, int);
-#define TS_CSR(T, I)                                                                                              \
-    template void load_csr(const T*, const I*, const I*, const std::int64_t*, Index, Index, const float*, float*, \
-                           Index, int);
+#define TS_CSR(T, I)                                                                                      \
+    template void load_csr(const T*, const I*, std::int64_t, const I*, const std::int64_t*, Index, Index, \
+                           const float*, float*, Index, int);
 #define TS_ALL(T)           \
     TS_DENSE(T)             \
     TS_CSR(T, std::int32_t) \

@@ -39,12 +39,13 @@ std::int64_t gallop(std::int64_t low, std::int64_t high, Reached reached) {
 class Chunks {
 public:
     Chunks(std::int64_t n, std::int64_t grain, std::int64_t most = 1024)
-        : n_(n), size_(std::max(grain, (n + most - 1) / most)), count_((n + size_ - 1) / size_) {}
+        : n_(n), size_(std::max(grain, ceiling(n, most))), count_(ceiling(n, size_)) {}
     std::int64_t count() const { return count_; }
     std::int64_t begin(std::int64_t chunk) const { return chunk * size_; }
-    std::int64_t end(std::int64_t chunk) const { return std::min(n_, (chunk + 1) * size_); }
+    std::int64_t end(std::int64_t chunk) const { return n_ - begin(chunk) < size_ ? n_ : begin(chunk) + size_; }
 
 private:
+    static std::int64_t ceiling(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
     std::int64_t n_, size_, count_;
 };
 

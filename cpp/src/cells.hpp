@@ -76,7 +76,7 @@ inline Buffer<std::uint64_t> draw_sorted(const Stream& stream, std::uint64_t fir
         std::vector<std::uint64_t> copy;
         std::vector<std::uint64_t> starts;
     };
-    std::vector<Scratch> scratch(size_of(std::max(threads, 1)));
+    std::vector<Scratch> scratch(size_of(std::clamp(threads, 1, kMostThreads)));
     parallel_for(static_cast<std::int64_t>(n_buckets), threads, [&](std::int64_t b, int thread) {
         const std::size_t bucket = size_of(b);
         std::uint64_t* values = sorted.data() + bucket_begin[bucket];

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Elementary functions with the same bits on every machine: those of libm differ between versions and processors.
+// Elementary functions with the same bits on every machine, for all that is drawn at random: those of libm differ
+// between versions and processors. Losses and Adam's bias correction use libm, so they may differ in the last bit.
 #pragma once
 
 #include <cstdint>

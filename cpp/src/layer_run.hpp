@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "isa/table.hpp"
+#include "trulysparse/parallel.hpp"
 #include "trulysparse/work.hpp"
 
 namespace trulysparse::detail {
@@ -34,6 +35,7 @@ inline std::vector<Tile> column_tiles(Index ld, Index widest) {
 
 inline int threads_for(std::int64_t multiply_adds, std::int64_t tasks, int threads) {
     if (multiply_adds < kParallelWork) return 1;
+    if (threads > kMostThreads) threads = kMostThreads;  // scratch memory is made for each
     return static_cast<int>(tasks < threads ? tasks : threads);
 }
 

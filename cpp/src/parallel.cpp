@@ -5,7 +5,9 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdio>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -13,6 +15,7 @@
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
+#include <signal.h>
 #endif
 #ifdef __linux__
 #include <sched.h>
@@ -91,6 +94,26 @@ struct Job {
     }
 };
 
+// While alive, threads made here are born deaf to signals, so that SIGINT and SIGTERM reach a thread of the caller's.
+// Faults stay audible: blocked, they would end the process without a crash report.
+class SignalsBlocked {
+#if defined(__unix__) || defined(__APPLE__)
+public:
+    SignalsBlocked() {
+        sigset_t all;
+        sigfillset(&all);
+        for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&all, fault);
+        pthread_sigmask(SIG_SETMASK, &all, &before_);
+    }
+    ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+    SignalsBlocked(const SignalsBlocked&) = delete;
+    SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+private:
+    sigset_t before_;
+#endif
+};
+
 // Threads that wait for jobs. A job never waits for a thread that has not begun to work on it: one that the system
 // runs late (its core is busy with something else) finds the gate closed, and the others have done its share.
 class Pool {
@@ -103,16 +126,13 @@ public:
         job_ = &job;
         const std::uint64_t number = (gate_.load(std::memory_order_relaxed) >> kNumberShift) + 1;
         gate_.store(number << kNumberShift | kOpen | static_cast<std::uint64_t>(threads) << kThreadsShift);
-        if (sleeping_.load() > 0) {
-            const std::lock_guard<std::mutex> lock(sleep_);
-            work_.notify_all();
-        }
+        for (int thread = 1; thread < threads && thread <= workers_; ++thread) seats_[thread - 1].call();
         job.work(0);
         gate_.fetch_and(~kOpen);
         const auto left = [this] { return (gate_.load() & kInsideMask) == 0; };
         // A worker may have lost its core in the middle of an item; sleeping here gives it this one.
         if (!spin(kCallerSpin, left)) {
-            std::unique_lock<std::mutex> lock(sleep_);
+            std::unique_lock<std::mutex> lock(caller_);
             caller_sleeps_.store(true);
             done_.wait(lock, left);
             caller_sleeps_.store(false);
@@ -130,7 +150,33 @@ private:
         return (gate & kOpen) && (gate >> kNumberShift) != seen && thread < (gate >> kThreadsShift & kThreadsMask);
     }
 
+    // Where one worker sleeps. It says so before it looks at the gate a last time, and the caller opens the gate before
+    // it looks for sleepers (all sequentially consistent): one of the two sees the other.
+    struct alignas(64) Seat {
+        std::atomic<bool> asleep{false};
+        std::mutex guard;
+        std::condition_variable wake;
+
+        template <class Ready>
+        void sleep_until(Ready ready) {
+            std::unique_lock<std::mutex> lock(guard);
+            asleep.store(true);
+            wake.wait(lock, ready);
+            asleep.store(false);
+        }
+        void call() {
+            if (!asleep.load()) return;
+            {
+                const std::lock_guard<std::mutex> it_waits(guard);
+            }  // not between its last look and its sleep
+            wake.notify_one();
+        }
+    };
+
     void grow(int workers) {
+        workers = std::min(workers, most_workers_);
+        if (workers_ >= workers) return;
+        const SignalsBlocked mask;
         try {
             while (workers_ < workers) {
                 std::thread([this, thread = workers_ + 1] { serve(thread); }).detach();
@@ -145,12 +191,7 @@ private:
         const std::uint64_t own = static_cast<std::uint64_t>(thread);
         for (std::uint64_t seen = 0;;) {
             const auto admitted = [&] { return admits(gate_.load(), seen, own); };
-            if (!spin(kWorkerSpin, admitted)) {
-                std::unique_lock<std::mutex> lock(sleep_);
-                sleeping_.fetch_add(1);
-                work_.wait(lock, admitted);
-                sleeping_.fetch_sub(1);
-            }
+            if (!spin(kWorkerSpin, admitted)) seats_[thread - 1].sleep_until(admitted);
             std::uint64_t gate = gate_.load();
             while (admits(gate, seen, own) && !gate_.compare_exchange_weak(gate, gate + 1)) {
             }
@@ -159,19 +200,20 @@ private:
             job_->work(thread);
             gate = gate_.fetch_sub(1);
             if ((gate & kInsideMask) == 1 && !(gate & kOpen) && caller_sleeps_.load()) {
-                const std::lock_guard<std::mutex> lock(sleep_);
+                const std::lock_guard<std::mutex> lock(caller_);
                 done_.notify_one();
             }
         }
     }
 
-    std::atomic<std::uint64_t> gate_{0};
-    std::atomic<int> sleeping_{0};
-    std::atomic<bool> caller_sleeps_{false};
+    alignas(64) std::atomic<std::uint64_t> gate_{0};
+    alignas(64) std::atomic<bool> caller_sleeps_{false};
     Job* job_ = nullptr;
     int workers_ = 0;
-    std::mutex one_job_, sleep_;
-    std::condition_variable work_, done_;
+    const int most_workers_ = std::min(std::max(16, 2 * available_cores()), kMostThreads);  // threads only take items
+    const std::unique_ptr<Seat[]> seats_ = std::make_unique<Seat[]>(static_cast<std::size_t>(most_workers_));
+    std::mutex one_job_, caller_;
+    std::condition_variable done_;
 };
 
 // Never destroyed: its threads wait in it until the process ends.
@@ -188,7 +230,21 @@ Pool& pool() {
 
 }  // namespace
 
-int available_cores() {
+namespace {
+
+int cgroup_cores() {
+#ifdef __linux__
+    if (std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
+        char text[64] = {};
+        const bool read = std::fgets(text, sizeof text, file) != nullptr;
+        std::fclose(file);
+        if (read) return detail::quota_cores(text);
+    }
+#endif
+    return 0;
+}
+
+int affinity_cores() {
 #ifdef __linux__
     // The kernel refuses a mask smaller than its own, so the mask grows until it fits.
     for (int cpus = CPU_SETSIZE; cpus <= CPU_SETSIZE << 8; cpus *= 2) {
@@ -198,6 +254,21 @@ int available_cores() {
     }
 #endif
     return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+}  // namespace
+
+int detail::quota_cores(const char* cpu_max) {
+    long long quota = 0, period = 0;
+    if (std::sscanf(cpu_max, "%lld %lld", &quota, &period) != 2 || quota <= 0 || period <= 0) return 0;
+    const long long cores = quota / period + (quota % period != 0);
+    return static_cast<int>(std::min<long long>(cores, 1 << 30));
+}
+
+int available_cores() {
+    static const int quota = cgroup_cores();
+    const int cores = affinity_cores();
+    return quota > 0 ? std::min(cores, quota) : cores;
 }
 
 bool forked_after_parallel() { return forked; }
@@ -220,8 +291,7 @@ FlushDenormals::~FlushDenormals() { static_cast<void>(saved_); }
 
 void detail::parallel_for(std::int64_t items, int threads, ItemFunction function, void* body) {
     if (items <= 0) return;
-    constexpr int most = 1024;
-    threads = static_cast<int>(std::min<std::int64_t>(std::min(threads, most), items));
+    threads = static_cast<int>(std::min<std::int64_t>(std::min(threads, kMostThreads), items));
     if (threads <= 1 || inside || forked) return run_serially(items, function, body);
     Job job;
     job.items = items;

@@ -232,6 +232,36 @@ void validate(const PatternView<Offset>& p, std::uint64_t nnz) {
     }
 }
 
+template <class Offset>
+void check_index_arrays(const IndexArrays<Offset>& index, std::uint64_t nnz, int threads) {
+    const Offset* ptr = index.ptr;
+    if (ptr[0] != 0 || ptr[index.rows] < 0 || static_cast<std::uint64_t>(ptr[index.rows]) != nnz)
+        throw InvalidArgument(std::string(index.ptr_name) +
+                              " must begin with 0 and end with the number of connections (" + to_string(nnz) +
+                              "), got " + to_string(ptr[0]) + " and " + to_string(ptr[index.rows]) +
+                              "; take it from transpose of this pattern");
+    const Chunks rows(index.rows, 65536), places(static_cast<std::int64_t>(nnz), 65536);
+    parallel_for(rows.count(), threads, [&](std::int64_t c, int) {
+        for (std::int64_t i = rows.begin(c); i < rows.end(c); ++i)
+            if (ptr[i + 1] < ptr[i])
+                throw InvalidArgument(std::string(index.ptr_name) + " falls from " + to_string(ptr[i]) + " to " +
+                                      to_string(ptr[i + 1]) + " at position " + to_string(i) +
+                                      "; it must never fall: check that it belongs to this layer");
+    });
+    const auto check_range = [&](const auto* values, std::uint64_t limit, const char* name) {
+        if (values == nullptr) return;
+        parallel_for(places.count(), threads, [&](std::int64_t c, int) {
+            for (std::int64_t k = places.begin(c); k < places.end(c); ++k)
+                if (values[k] < 0 || static_cast<std::uint64_t>(values[k]) >= limit)
+                    throw InvalidArgument(std::string(name) + " holds " + to_string(values[k]) + " at position " +
+                                          to_string(k) + "; numbers below " + to_string(limit) +
+                                          " are allowed: check that it belongs to this layer");
+        });
+    };
+    check_range(index.places, static_cast<std::uint64_t>(index.limit), index.places_name);
+    check_range(index.perm, nnz, "perm");
+}
+
 // A stable counting sort by column in two levels: row blocks scatter into buckets of columns, which sort themselves.
 template <class Offset>
 Transposed<Offset> transpose(const PatternView<Offset>& p, int threads) {
@@ -521,6 +551,7 @@ Pattern<Offset> from_cells(Index rows, Index cols, const Cell* cells, std::uint6
 #define INSTANTIATE(Offset)                                                                                          \
     template void check_holdable<Offset>(std::int64_t, std::int64_t, std::uint64_t);                                 \
     template void validate(const PatternView<Offset>&, std::uint64_t);                                               \
+    template void check_index_arrays(const IndexArrays<Offset>&, std::uint64_t, int);                                \
     template Transposed<Offset> transpose(const PatternView<Offset>&, int);                                          \
     template Carried<Offset> keep(const PatternView<Offset>&, const std::uint8_t*, const std::vector<const float*>&, \
                                   int);                                                                              \

@@ -121,6 +121,9 @@ Pattern<Offset> sample_exact(Index rows, Index cols, std::uint64_t count, const 
 void draw_values(const Cell* cells, std::uint64_t n, Index cols, Distribution distribution, const float* scale,
                  std::uint64_t n_scale, const Stream& stream, float* out, int threads) {
     check_scale(n_scale, cols);
+    if (cols == 0 && n > 0)
+        throw InvalidArgument("draw_values: " + to_string(n) +
+                              " cells of a layer without columns, which has none; check the number of columns");
     const Chunks chunks(static_cast<std::int64_t>(n), 16384);
     parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
         for (std::int64_t k = chunks.begin(c); k < chunks.end(c); ++k)

@@ -54,7 +54,7 @@ public:
     }
     static Chunks chunks_of(std::uint64_t n) { return Chunks(static_cast<std::int64_t>(n), 65536); }
 
-    // mask = 0 for the selected (and for what selects(bits) adds), 1 elsewhere; the number of zeros.
+    // mask = 0 for the selected and, with drop_zeros, for every exact zero, 1 elsewhere; the number of zeros in it.
     std::uint64_t write(bool drop_zeros, std::uint8_t* mask) const {
         std::vector<std::uint64_t> dropped(size_of(chunks_.count()));
         parallel_for(chunks_.count(), threads_, [&](std::int64_t c, int) {
@@ -95,14 +95,16 @@ private:
         });
         for (int kind = 0; kind < 2; ++kind) {
             if (!active_[kind]) continue;
+            std::array<std::uint64_t, 2048> total{};  // histogram by histogram: across them, every read is a cache miss
+            for (const Histogram& histogram : histograms_)
+                for (std::size_t digit = 0; digit <= digit_mask; ++digit)
+                    total[digit] += histogram[size_of(kind)][digit];
             for (std::uint32_t digit = 0; digit <= digit_mask; ++digit) {
-                std::uint64_t here = 0;
-                for (const Histogram& histogram : histograms_) here += histogram[size_of(kind)][digit];
-                if (here >= wanted_[kind]) {
+                if (total[digit] >= wanted_[kind]) {
                     threshold_[kind] |= digit << shift;
                     break;
                 }
-                wanted_[kind] -= here;
+                wanted_[kind] -= total[digit];
             }
         }
     }

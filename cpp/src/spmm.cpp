@@ -93,7 +93,8 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
         if (dropout) {
             KeptBlock kept = kept_block(a.dropout);
             kept.neuron = static_cast<std::uint32_t>(item.row_begin);
-            kept.first_block = static_cast<std::uint32_t>(a.dropout.column_offset + tile.col) / 8;
+            kept.first_block =
+                (static_cast<std::uint32_t>(a.dropout.column_offset) + static_cast<std::uint32_t>(tile.col)) / 8;
             kept.rows = job.block.rows;
             kept.words = tile.width / 16;
             kept.out = a.bits.kept ? a.bits.kept + word : own.kept.data();

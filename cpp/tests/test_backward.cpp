@@ -103,7 +103,7 @@ void check_against_oracle(const std::vector<Index>& batches) {
             const Matrix plain = c.expected_dx({}, 1.0f, false), full = c.expected_dx(rectifier, 1.5f, true);
             const std::vector<double> dw = c.expected_dw(), row_sum = sums_of_rows(full);
             for_each_isa([&](Isa) {
-                Buffer<float> first_dx, first_gradient(c.layer.nnz());
+                Buffer<float> first_dx, first_gradient, first_sums;
                 for (int threads : kThreads) {
                     Buffer<float> dx = c.output(), gradient(c.layer.nnz(), -77.0f),
                                   sums(static_cast<std::size_t>(c.layer.rows), -77.0f);
@@ -122,9 +122,11 @@ void check_against_oracle(const std::vector<Index>& batches) {
                     if (threads == 1) {
                         first_dx = std::move(dx);
                         first_gradient = std::move(gradient);
+                        first_sums = std::move(sums);
                     } else {
                         CHECK(same_bits(dx, first_dx));
                         CHECK(same_bits(gradient, first_gradient));
+                        CHECK(same_bits(sums, first_sums));
                     }
                 }
             });
@@ -205,13 +207,19 @@ TEST_CASE("accumulate_adds_the_gradient_to_what_is_there") {
 }
 
 TEST_CASE("sgd_inside_the_pass_equals_sgd_after_it_bit_for_bit") {
+    struct Variant {
+        Decay form;
+        bool nesterov;
+    };
+    const Variant variants[] = {{Decay::paper, false}, {Decay::l2, false}, {Decay::paper, true}, {Decay::l2, true}};
     for (auto& layer : holdable_layers<std::int32_t>())
-        for (Decay form : {Decay::paper, Decay::l2})
+        for (const Variant& variant : variants)
             for_each_isa([&](Isa) {
                 BackwardCase<std::int32_t> c(layer, 200);
                 SgdParams p;
                 p.decay = 2e-4f;
-                p.form = form;
+                p.form = variant.form;
+                p.nesterov = variant.nesterov;
                 const std::size_t n = c.layer.nnz();
                 std::vector<float> after = c.weights, velocity_after = random_floats(n, 26);
                 Buffer<float> dx = c.output(), dx_after = c.output(), gradient(n);
@@ -292,10 +300,15 @@ TEST_CASE("row_sums_add_up_each_row") {
             const Index ld = padded(batch);
             const Buffer<float> delta = padded_floats(rows, batch, ld, 28);
             const std::vector<double> expected = sums_of_rows(ref::from_padded(delta.data(), rows, batch, ld));
+            Buffer<float> first;
             for (int threads : kThreads) {
                 Buffer<float> sums(static_cast<std::size_t>(rows));
                 row_sums(delta.data(), rows, ld, sums.data(), threads);
                 CHECK(largest_error(sums.data(), expected) < 1e-5);
+                if (threads == 1)
+                    first = std::move(sums);
+                else
+                    CHECK(same_bits(sums, first));
             }
         }
 }

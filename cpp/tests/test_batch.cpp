@@ -65,19 +65,24 @@ TEST_CASE_TEMPLATE("load_dense_gathers_standardises_and_transposes", T, std::uin
         }
 }
 
-TEST_CASE_TEMPLATE("load_csr_scales_and_adds_repeated_entries", I, std::int32_t, std::int64_t) {
-    const Index features = 300;
-    const std::vector<float> factor = random_floats(300, 54);
+namespace {
+
+// 784 features: from 128 samples on, the work is shared among threads.
+template <class T, class I>
+void check_csr() {
+    const Index features = 784;
+    const std::vector<float> factor = random_floats(static_cast<std::size_t>(features), 54);
     const Layer<I> X = random_layer<I>("samples", static_cast<Index>(kSampleCount), features, 0.1, 55);
     std::vector<I> indices, indptr = {0};
-    std::vector<float> data;
+    std::vector<T> data;
     Matrix dense(static_cast<Index>(kSampleCount), features);
     for (Index s = 0; s < kSampleCount; ++s) {
         for (I k = X.row_ptr[static_cast<std::size_t>(s)]; k < X.row_ptr[static_cast<std::size_t>(s) + 1]; ++k)
             for (int repeat = 0; repeat < 1 + (k % 7 == 0); ++repeat) {
                 indices.push_back(X.col_idx[static_cast<std::size_t>(k)]);
-                data.push_back(static_cast<float>(k % 11) + 1.0f);
-                dense(s, X.col_idx[static_cast<std::size_t>(k)]) += data.back();
+                data.push_back(static_cast<T>(k % 11 + 1));
+                if (std::is_signed_v<T> && k % 3 == 0) data.back() = static_cast<T>(-data.back());
+                dense(s, X.col_idx[static_cast<std::size_t>(k)]) += static_cast<double>(data.back());
             }
         indptr.push_back(static_cast<I>(indices.size()));
     }
@@ -87,8 +92,8 @@ TEST_CASE_TEMPLATE("load_csr_scales_and_adds_repeated_entries", I, std::int32_t,
                 const Index ld = padded(batch);
                 const std::vector<std::int64_t> rows = some_rows(batch);
                 Buffer<float> out(cells(features, ld), -77.0f);
-                load_csr(data.data(), indices.data(), indptr.data(), rows.data(), batch, features,
-                         scaled ? factor.data() : nullptr, out.data(), ld, threads);
+                load_csr(data.data(), indices.data(), static_cast<std::int64_t>(data.size()), indptr.data(),
+                         rows.data(), batch, features, scaled ? factor.data() : nullptr, out.data(), ld, threads);
                 Matrix expected(features, ld);
                 for (Index b = 0; b < batch; ++b)
                     for (Index f = 0; f < features; ++f)
@@ -97,6 +102,49 @@ TEST_CASE_TEMPLATE("load_csr_scales_and_adds_repeated_entries", I, std::int32_t,
                 CHECK(largest_error(out.data(), expected, ld) < 1e-6);
                 CHECK(padding_is_zero(out, features, batch, ld));
             }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("load_csr_scales_and_adds_repeated_entries", T, std::uint8_t, std::int8_t, std::uint16_t,
+                   std::int16_t, std::int32_t, std::int64_t, float, double) {
+    check_csr<T, std::int32_t>();
+    check_csr<T, std::int64_t>();
+}
+
+TEST_CASE_TEMPLATE("load_csr_refuses_rows_that_point_outside", I, std::int32_t, std::int64_t) {
+    const Index features = 800, batch = 112;  // enough for several tasks
+    std::vector<I> indices(static_cast<std::size_t>(2 * batch), 3), indptr;
+    for (Index s = 0; s <= batch; ++s) indptr.push_back(static_cast<I>(2 * s));
+    std::vector<std::int64_t> rows;
+    for (Index b = 0; b < batch; ++b) rows.push_back(batch - 1 - b);
+    const std::vector<float> data(indices.size(), 1.0f);
+    Buffer<float> out(cells(features, batch));
+    for (int threads : kThreads) {
+        auto message = [&] {
+            try {
+                load_csr(data.data(), indices.data(), static_cast<std::int64_t>(data.size()), indptr.data(),
+                         rows.data(), batch, features, static_cast<const float*>(nullptr), out.data(), batch, threads);
+            } catch (const InvalidArgument& error) {
+                return std::string(error.what());
+            }
+            return std::string();
+        };
+        CHECK(message() == "");
+        for (I bad : {I{-1}, I{features}, std::numeric_limits<I>::max(), std::numeric_limits<I>::min()}) {
+            indices[81] = bad;
+            CHECK(message().rfind("row 40 of the CSR matrix points outside", 0) == 0);
+            indices[81] = 3;
+        }
+        for (I bad : {I{-1}, I{83}, std::numeric_limits<I>::min()}) {
+            indptr[40] = bad;
+            CHECK(message().find("of the CSR matrix points outside") != std::string::npos);
+            indptr[40] = 80;
+        }
+        indptr.back() = 2 * batch + 1;
+        CHECK(message().rfind("row 111 of the CSR matrix points outside", 0) == 0);
+        indptr.back() = 2 * batch;
+    }
 }
 
 TEST_CASE("store_transposed_gives_samples_back_as_rows") {

@@ -3,8 +3,13 @@
 
 #include <doctest/doctest.h>
 
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 
+#include "isa/table.hpp"
 #include "testing.hpp"
 #include "trulysparse/types.hpp"
 
@@ -44,4 +49,28 @@ TEST_CASE("set_isa_takes_what_is_available_and_refuses_the_rest") {
 TEST_CASE("the_active_isa_is_one_that_is_available") {
     const std::vector<Isa> available = available_isas();
     CHECK(std::find(available.begin(), available.end(), active_isa()) != available.end());
+}
+
+TEST_CASE("kernels_end_the_process_at_a_width_that_they_do_not_serve") {
+    testing::for_each_isa([&](Isa) {
+        const KernelTable& kernels = active_kernels();
+        for (Index width : {0, 8, 24, 2 * kernels.widest_tile})
+            for (bool forward : {true, false}) {
+                const pid_t child = fork();
+                if (child == 0) {
+                    const rlimit no_core{0, 0};
+                    setrlimit(RLIMIT_CORE, &no_core);
+                    if (forward)
+                        kernels.forward(ForwardBlock{}, width);
+                    else
+                        kernels.backward(BackwardBlock{}, width);
+                    _exit(0);  // nothing said
+                }
+                REQUIRE(child > 0);
+                int status = 0;
+                CHECK(waitpid(child, &status, 0) == child);
+                const bool silent = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+                CHECK_FALSE(silent);
+            }
+    });
 }

@@ -9,7 +9,7 @@
 using namespace trulysparse;
 
 TEST_CASE_TEMPLATE("test_incoming_strength_equals_the_oracle", Offset, std::int32_t, std::int64_t) {
-    for (const auto& layer : testing::odd_layers<Offset>()) {
+    for (const auto& layer : testing::all_layers<Offset>()) {
         INFO(layer.name);
         const std::vector<float> weights = testing::random_floats(layer.nnz(), 11);
         const Transposed<Offset> t = transpose(layer.view(), 1);
@@ -24,7 +24,7 @@ TEST_CASE_TEMPLATE("test_incoming_strength_equals_the_oracle", Offset, std::int3
 
 TEST_CASE_TEMPLATE("test_drop_incoming_marks_exactly_the_connections_into_the_targets", Offset, std::int32_t,
                    std::int64_t) {
-    for (const auto& layer : testing::odd_layers<Offset>()) {
+    for (const auto& layer : testing::all_layers<Offset>()) {
         INFO(layer.name);
         std::vector<std::uint8_t> targets(static_cast<std::size_t>(layer.cols));
         for (std::size_t j = 0; j < targets.size(); ++j) targets[j] = j % 3 == 1;

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "trulysparse/parallel.hpp"
 
+#include <pthread.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -15,6 +18,7 @@
 #include <sched.h>
 #endif
 
+#include "../src/blocks.hpp"
 #include "testing.hpp"
 
 using namespace trulysparse;
@@ -69,10 +73,54 @@ TEST_CASE("test_parallel_for_many_short_regions_lose_no_item_and_no_wakeup") {
     CHECK(sum == 60000);
 }
 
+TEST_CASE("test_parallel_for_few_threads_after_many_lose_no_item_and_no_wakeup") {
+    std::atomic<int> runs{0};
+    parallel_for(64, 16, [&](std::int64_t, int) { ++runs; });  // workers that the regions below do not admit
+    CHECK(runs == 64);
+    std::int64_t sum = 0;
+    for (int repeat = 0; repeat < 300; ++repeat) {
+        if (repeat % 3 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));  // workers fall asleep
+        std::atomic<int> waiting{0};
+        parallel_for(3, 3, [&](std::int64_t, int thread) {
+            if (thread > 2) sum = -1000;
+            ++waiting;
+            while (waiting < 3) std::this_thread::yield();  // ends only if both workers were woken
+        });
+        sum += waiting;
+    }
+    CHECK(sum == 900);
+}
+
+TEST_CASE("test_signals_go_to_threads_of_the_caller") {
+    sigset_t before, mine;
+    REQUIRE(pthread_sigmask(SIG_SETMASK, nullptr, &before) == 0);
+    const std::thread::id here = std::this_thread::get_id();
+    std::atomic<int> waiting{0}, deaf{0}, hears_faults{0};
+    parallel_for(3, 3, [&](std::int64_t, int) {
+        ++waiting;
+        while (waiting < 3) std::this_thread::yield();  // each item on a thread of its own
+        if (std::this_thread::get_id() == here) return;
+        sigset_t mask;
+        pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+        deaf += sigismember(&mask, SIGINT) == 1 && sigismember(&mask, SIGTERM) == 1;
+        hears_faults += sigismember(&mask, SIGSEGV) == 0;
+    });
+    CHECK(deaf == 2);
+    CHECK(hears_faults == 2);
+    REQUIRE(pthread_sigmask(SIG_SETMASK, nullptr, &mine) == 0);
+    for (int signal : {SIGINT, SIGTERM, SIGCHLD}) CHECK(sigismember(&mine, signal) == sigismember(&before, signal));
+}
+
 TEST_CASE("test_parallel_for_takes_an_absurd_number_of_threads") {
     std::atomic<int> runs{0};
-    parallel_for(100, 1 << 30, [&](std::int64_t, int) { ++runs; });
-    CHECK(runs == 100);
+    std::atomic<int> highest{0};
+    parallel_for(5000, 1 << 30, [&](std::int64_t, int thread) {
+        ++runs;
+        for (int seen = highest; thread > seen && !highest.compare_exchange_weak(seen, thread);) {
+        }
+    });
+    CHECK(runs == 5000);
+    CHECK(highest < kMostThreads);
 }
 
 TEST_CASE("test_parallel_for_rethrows_the_exception_of_the_lowest_failing_item") {
@@ -171,7 +219,7 @@ TEST_CASE("test_available_cores_follows_the_affinity_mask") {
 #ifdef __linux__
     cpu_set_t before, one;
     REQUIRE(sched_getaffinity(0, sizeof before, &before) == 0);
-    CHECK(available_cores() == CPU_COUNT(&before));
+    CHECK(available_cores() <= CPU_COUNT(&before));  // fewer under a CPU quota
     int first = 0;
     while (!CPU_ISSET(first, &before)) ++first;
     CPU_ZERO(&one);
@@ -180,4 +228,30 @@ TEST_CASE("test_available_cores_follows_the_affinity_mask") {
     CHECK(available_cores() == 1);
     REQUIRE(sched_setaffinity(0, sizeof before, &before) == 0);
 #endif
+}
+
+TEST_CASE("test_a_cpu_quota_is_rounded_up_to_cores") {
+    CHECK(detail::quota_cores("max 100000\n") == 0);
+    CHECK(detail::quota_cores("100000 100000\n") == 1);
+    CHECK(detail::quota_cores("50000 100000\n") == 1);
+    CHECK(detail::quota_cores("250000 100000\n") == 3);
+    CHECK(detail::quota_cores("400000 100000") == 4);
+    for (const char* nonsense : {"", "max", "100000", "0 100000", "-1 100000", "100000 0"})
+        CHECK(detail::quota_cores(nonsense) == 0);
+}
+
+TEST_CASE("test_chunks_cover_every_length_once") {
+    constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+    for (std::int64_t n :
+         {std::int64_t{0}, std::int64_t{1}, std::int64_t{65536}, std::int64_t{65537}, most - 1, most}) {
+        const Chunks chunks(n, 65536);
+        CHECK(chunks.count() <= 1024);
+        std::int64_t at = 0;
+        for (std::int64_t c = 0; c < chunks.count(); ++c) {
+            CHECK(chunks.begin(c) == at);
+            CHECK(chunks.end(c) > at);
+            at = chunks.end(c);
+        }
+        CHECK(at == n);
+    }
 }

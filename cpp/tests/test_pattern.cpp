@@ -30,28 +30,6 @@ bool same(const Carried<Offset>& a, const Carried<Offset>& b) {
     return equal;
 }
 
-// Large enough for the parallel paths: many row blocks, buckets and long rows; a hub row and a hub column.
-template <class Offset>
-testing::Layer<Offset> large_layer(unsigned seed) {
-    std::mt19937 generator(seed);
-    testing::Layer<Offset> layer{"large", 4000, 50000, {0}, {}};
-    for (Index i = 0; i < layer.rows; ++i) {
-        Index j = static_cast<Index>(generator() % 3000);
-        if (j % 4 != 0) layer.col_idx.push_back(0), ++j;
-        const unsigned gap = i == 1234 ? 2 : i % 10 == 0 ? 60000 : 1000;
-        for (; j < layer.cols; j += 1 + static_cast<Index>(generator() % gap)) layer.col_idx.push_back(j);
-        layer.row_ptr.push_back(static_cast<Offset>(layer.col_idx.size()));
-    }
-    return layer;
-}
-
-template <class Offset>
-std::vector<testing::Layer<Offset>> layers() {
-    auto all = testing::odd_layers<Offset>();
-    all.push_back(large_layer<Offset>(1));
-    return all;
-}
-
 std::vector<std::uint8_t> random_mask(std::size_t n, unsigned seed) {
     std::mt19937 generator(seed);
     std::vector<std::uint8_t> mask(n);
@@ -73,7 +51,7 @@ bool has(const std::string& text, const std::string& part) { return text.find(pa
 }  // namespace
 
 TEST_CASE_TEMPLATE("test_transpose_equals_the_oracle", Offset, std::int32_t, std::int64_t) {
-    for (const auto& layer : layers<Offset>()) {
+    for (const auto& layer : testing::all_layers<Offset>()) {
         INFO(layer.name);
         const Transposed<Offset> expected = ref::transpose(layer.view());
         for (int threads : testing::kThreads) {
@@ -86,7 +64,7 @@ TEST_CASE_TEMPLATE("test_transpose_equals_the_oracle", Offset, std::int32_t, std
 }
 
 TEST_CASE_TEMPLATE("test_keep_and_rewire_equal_the_oracle", Offset, std::int32_t, std::int64_t) {
-    for (const auto& layer : layers<Offset>()) {
+    for (const auto& layer : testing::all_layers<Offset>()) {
         INFO(layer.name);
         const std::size_t n = layer.nnz();
         const std::vector<float> w = testing::random_floats(n, 1), v = testing::random_floats(n, 2);
@@ -130,7 +108,7 @@ TEST_CASE("test_rewire_may_grow_a_cell_it_drops_and_fills_with_zeros") {
 }
 
 TEST_CASE("test_rewire_refuses_grown_cells_that_are_unsorted_repeated_outside_or_kept") {
-    const auto layer = large_layer<std::int32_t>(2);
+    const auto layer = testing::large_layer<std::int32_t>(2);
     const std::vector<Cell> missing = [&] {
         const Buffer<Cell> drawn = draw_missing(layer.view(), 100000, stream_of(2), 2);
         return std::vector<Cell>(drawn.begin(), drawn.end());
@@ -163,7 +141,7 @@ TEST_CASE("test_rewire_refuses_grown_cells_that_are_unsorted_repeated_outside_or
 }
 
 TEST_CASE_TEMPLATE("test_unite_equals_the_oracle", Offset, std::int32_t, std::int64_t) {
-    for (const auto& layer : layers<Offset>()) {
+    for (const auto& layer : testing::all_layers<Offset>()) {
         INFO(layer.name);
         // Three overlapping patterns of one shape: two subsets, and one that also has other cells.
         const std::size_t n = layer.nnz();
@@ -248,7 +226,7 @@ TEST_CASE("test_select_refuses_lists_that_are_not_ascending_or_outside") {
 }
 
 TEST_CASE_TEMPLATE("test_draw_missing_draws_distinct_free_cells_at_every_count", Offset, std::int32_t, std::int64_t) {
-    for (const auto& layer : layers<Offset>()) {
+    for (const auto& layer : testing::all_layers<Offset>()) {
         INFO(layer.name);
         const std::uint64_t free = layer.view().cells() - layer.nnz();
         std::vector<std::uint64_t> counts{0, 1, 2, free / 3, free / 2, free / 2 + 1, free - free / 7, free};
@@ -341,7 +319,7 @@ TEST_CASE("test_draw_missing_reaches_cells_beyond_32_bits") {
 }
 
 TEST_CASE_TEMPLATE("test_from_cells_gives_the_pattern_back", Offset, std::int32_t, std::int64_t) {
-    for (const auto& layer : layers<Offset>()) {
+    for (const auto& layer : testing::all_layers<Offset>()) {
         INFO(layer.name);
         const std::vector<Cell> cells = ref::cells(layer.view());
         for (int threads : testing::kThreads) {
@@ -360,7 +338,7 @@ TEST_CASE_TEMPLATE("test_from_cells_gives_the_pattern_back", Offset, std::int32_
 }
 
 TEST_CASE_TEMPLATE("test_validate_names_the_row_at_fault", Offset, std::int32_t, std::int64_t) {
-    for (const auto& layer : layers<Offset>()) CHECK_NOTHROW(validate(layer.view(), layer.nnz()));
+    for (const auto& layer : testing::all_layers<Offset>()) CHECK_NOTHROW(validate(layer.view(), layer.nnz()));
     auto attempt = [](std::vector<Offset> row_ptr, std::vector<Index> col_idx, Index cols = 4) {
         const PatternView<Offset> p{static_cast<Index>(row_ptr.size()) - 1, cols, row_ptr.data(), col_idx.data()};
         return message_of([&] { validate(p, col_idx.size()); });
@@ -374,6 +352,42 @@ TEST_CASE_TEMPLATE("test_validate_names_the_row_at_fault", Offset, std::int32_t,
     CHECK(has(attempt({0, 0, 2}, {3, 1}), "row 1 has column 1 after 3"));
     CHECK(has(attempt({0, 0, 2}, {3, 3}), "row 1 has column 3 after 3, a duplicate"));
     CHECK(has(attempt({0, 0}, {}, -1), "1 x -1 neurons cannot be held"));
+}
+
+TEST_CASE_TEMPLATE("test_check_index_arrays_lets_nothing_lead_outside", Offset, std::int32_t, std::int64_t) {
+    const auto layer = testing::large_layer<Offset>(3);
+    const Transposed<Offset> t = ref::transpose(layer.view());
+    const std::uint64_t nnz = layer.nnz();
+    for (int threads : testing::kThreads) {
+        std::vector<Offset> ptr(t.col_ptr.begin(), t.col_ptr.end()), perm(t.perm.begin(), t.perm.end());
+        std::vector<Index> places(t.row_idx.begin(), t.row_idx.end());
+        auto attempt = [&](std::uint64_t n) {
+            const IndexArrays<Offset> index{layer.cols, ptr.data(), "col_ptr",  places.data(),
+                                            layer.rows, "row_idx",  perm.data()};
+            return message_of([&] { check_index_arrays(index, n, threads); });
+        };
+        auto with = [&](auto& array, std::size_t at, auto value) {
+            const auto before = std::exchange(array[at], value);
+            const std::string message = attempt(nnz);
+            array[at] = before;
+            return message;
+        };
+        CHECK(attempt(nnz) == "");
+        CHECK(has(attempt(nnz - 1), "col_ptr must begin with 0 and end with the number of connections"));
+        CHECK(has(with(ptr, 0, Offset{1}), "col_ptr must begin with 0"));
+        CHECK(has(with(ptr, ptr.size() - 1, Offset{-1}), "col_ptr must begin with 0 and end"));
+        CHECK(has(with(ptr, 40001, static_cast<Offset>(ptr[40000] - 1)), "at position 40000"));
+        CHECK(has(with(ptr, 7, std::numeric_limits<Offset>::max()), "col_ptr falls"));
+        for (Index bad : {Index{-1}, layer.rows})
+            CHECK(has(with(places, nnz - 5, bad), "row_idx holds " + std::to_string(bad) + " at position"));
+        for (Offset bad : {Offset{-1}, static_cast<Offset>(nnz)})
+            CHECK(has(with(perm, 70000, bad), "perm holds " + std::to_string(bad) + " at position 70000"));
+        const IndexArrays<Offset> pointers{layer.cols, ptr.data(), "col_ptr", nullptr, 0, "", nullptr};
+        CHECK_NOTHROW(check_index_arrays(pointers, nnz, threads));
+    }
+    for (const auto& odd : testing::odd_layers<Offset>())
+        CHECK_NOTHROW(check_index_arrays<Offset>(
+            {odd.rows, odd.row_ptr.data(), "row_ptr", odd.col_idx.data(), odd.cols, "col_idx", nullptr}, odd.nnz(), 2));
 }
 
 TEST_CASE("test_check_holdable_computes_in_64_bits") {

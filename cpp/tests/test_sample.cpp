@@ -192,7 +192,7 @@ TEST_CASE("test_values_known_answers") {
 
 TEST_CASE_TEMPLATE("test_values_are_a_function_of_the_cell_only", Offset, std::int32_t, std::int64_t) {
     const Stream stream{9, Purpose::weights, 1, 0};
-    for (const auto& layer : testing::odd_layers<Offset>()) {
+    for (const auto& layer : testing::all_layers<Offset>()) {
         INFO(layer.name);
         const std::vector<Cell> cells = ref::cells(layer.view());
         const std::vector<Cell> backwards(cells.rbegin(), cells.rend());
@@ -226,6 +226,15 @@ TEST_CASE_TEMPLATE("test_values_are_a_function_of_the_cell_only", Offset, std::i
     const Cell cell = 0;
     CHECK_THROWS_AS(draw_values(&cell, 1, 4, Distribution::normal, scale.data(), 3, stream, out.data(), 1),
                     InvalidArgument);
+}
+
+TEST_CASE("test_values_of_cells_without_columns_are_refused") {
+    const Cell cell = 3;
+    const float scale = 1.0f;
+    float out = 0.0f;
+    for (std::uint64_t n_scale : {0, 1})
+        CHECK_THROWS_AS(draw_values(&cell, 1, 0, Distribution::normal, &scale, n_scale, {}, &out, 1), InvalidArgument);
+    CHECK_NOTHROW(draw_values(&cell, 0, 0, Distribution::normal, &scale, 0, {}, &out, 1));
 }
 
 TEST_CASE("test_values_have_their_moments_and_range") {

@@ -197,6 +197,73 @@ TEST_CASE("forward_passes_nan_on_to_exactly_the_targets_of_its_source") {
     }
 }
 
+TEST_CASE("dropout_at_both_ends_of_its_threshold_equals_the_oracle") {
+    // 2000 neurons: several units are dropped even at 1 / 65536, and several kept at 65535 / 65536.
+    const ForwardCase<std::int32_t> c(random_layer<std::int32_t>("wide", 20, 2000, 0.2, 6), 200);
+    const Matrix z = c.z();
+    for (std::uint32_t threshold : {1u, 32768u, 65535u}) {
+        Dropout dropout = kDropout;
+        dropout.threshold = threshold;
+        const Matrix expected = ref::activations(z, {}, dropout);
+        for_each_isa([&](Isa) {
+            Buffer<float> y = c.output();
+            std::vector<std::uint16_t> kept = c.plane();
+            ForwardArgs<std::int32_t> a = c.args(y.data());
+            a.dropout = dropout;
+            a.bits.kept = kept.data();
+            forward(a, c.plan, 2);
+            CHECK(largest_error(y.data(), expected, c.ld) < 1e-4);
+            std::int64_t count = 0;
+            bool same = true;
+            for (Index j = 0; j < 2000; ++j)
+                for (Index b = 0; b < 200; ++b) {
+                    count += bit(kept, j, b, c.ld);
+                    same = same && bit(kept, j, b, c.ld) == ref::is_kept(dropout, j, b);
+                }
+            CHECK(same);
+            CHECK(count > 0);
+            CHECK(count < 400000);
+        });
+    }
+}
+
+TEST_CASE("kept_bits_are_not_written_without_dropout") {
+    const ForwardCase<std::int32_t> c(random_layer<std::int32_t>("small", 30, 20, 0.2, 2), 37);
+    for_each_isa([&](Isa) {
+        Buffer<float> y = c.output();
+        std::vector<std::uint16_t> kept = c.plane();
+        ForwardArgs<std::int32_t> a = c.args(y.data());
+        a.bits.kept = kept.data();
+        forward(a, c.plan, 2);
+        CHECK(kept == c.plane());
+    });
+}
+
+TEST_CASE("dropout_columns_count_to_the_last_sample_number") {
+    const ForwardCase<std::int32_t> c(random_layer<std::int32_t>("small", 5, 40, 0.5, 1), 200);
+    Dropout dropout = kDropout;
+    dropout.column_offset = std::numeric_limits<Index>::max() - 7;  // and 200 samples on, beyond 31 bits
+    const Block first = draw(dropout.stream, static_cast<std::uint32_t>(dropout.column_offset) / 8 + 24);
+    for_each_isa([&](Isa) {
+        Buffer<float> y = c.output();
+        std::vector<std::uint16_t> kept = c.plane();
+        ForwardArgs<std::int32_t> a = c.args(y.data());
+        a.dropout = dropout;
+        a.bits.kept = kept.data();
+        forward(a, c.plan, 1);
+        CHECK(bit(kept, 0, 192, c.ld) == ((first[0] & 0xffffu) >= dropout.threshold));
+        CHECK(bit(kept, 0, 193, c.ld) == (first[0] >> 16 >= dropout.threshold));
+    });
+}
+
+TEST_CASE("forward_with_an_absurd_number_of_threads_gives_the_same_bits") {
+    const ForwardCase<std::int32_t> c(large_layer<std::int32_t>(1), 37);
+    Buffer<float> one = c.output(), many = c.output();
+    forward(c.args(one.data()), c.plan, 1);
+    forward(c.args(many.data()), c.plan, std::numeric_limits<int>::max());
+    CHECK(same_bits(one, many));
+}
+
 TEST_CASE("forward_refuses_dropout_that_keeps_nothing") {
     const ForwardCase<std::int32_t> c(random_layer<std::int32_t>("small", 5, 5, 0.5, 1), 1);
     Buffer<float> y = c.output();

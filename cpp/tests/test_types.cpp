@@ -40,6 +40,16 @@ TEST_CASE("test_buffer_refuses_a_size_whose_bytes_overflow") {
     CHECK_THROWS_AS(Buffer<char>{most}, std::bad_alloc);
 }
 
+TEST_CASE("test_buffer_says_how_many_bytes_it_could_not_get") {
+    std::string message;
+    try {
+        Buffer<double>{std::numeric_limits<std::size_t>::max() / 8};
+    } catch (const OutOfMemory& error) {
+        message = error.what();
+    }
+    CHECK(message == "could not allocate an array of 2305843009213693951 elements of 8 bytes (17179869184.0 GiB)");
+}
+
 TEST_CASE("test_padded_is_the_next_multiple_of_the_lane") {
     CHECK(padded(0) == 0);
     CHECK(padded(1) == 16);

@@ -92,15 +92,21 @@ TEST_CASE("adam_step_equals_the_oracle") {
                 std::vector<double> w_expected = widen(w0), m_expected = widen(m0), v_expected = widen(v0);
                 ref::adam_step(w_expected, m_expected, v_expected, widen(g), p);
                 for_each_isa([&](Isa) {
-                    std::vector<float> w_first;
+                    std::vector<float> w_first, m_first, v_first;
                     for (int threads : kThreads) {
                         std::vector<float> w = w0, m = m0, v = v0;
                         adam_step(w.data(), m.data(), v.data(), g.data(), n, p, threads);
                         CHECK(largest_error(w.data(), w_expected) < 1e-5);
                         CHECK(largest_error(m.data(), m_expected) < 1e-6);
                         CHECK(largest_error(v.data(), v_expected) < 1e-6);
-                        if (threads == 1) w_first = w;
+                        if (threads == 1) {
+                            w_first = w;
+                            m_first = m;
+                            v_first = v;
+                        }
                         CHECK(same_bits(w, w_first));
+                        CHECK(same_bits(m, m_first));
+                        CHECK(same_bits(v, v_first));
                     }
                 });
             }

@@ -76,6 +76,29 @@ std::vector<Layer<Offset>> odd_layers() {
     return layers;
 }
 
+// Large enough for the parallel paths: many row blocks, buckets and long rows; a hub row and a hub column.
+template <class Offset>
+Layer<Offset> large_layer(unsigned seed) {
+    std::mt19937 generator(seed);
+    Layer<Offset> layer{"large", 4000, 50000, {0}, {}};
+    for (Index i = 0; i < layer.rows; ++i) {
+        Index j = static_cast<Index>(generator() % 3000);
+        if (j % 4 != 0) layer.col_idx.push_back(0), ++j;
+        const unsigned gap = i == 1234 ? 2 : i % 10 == 0 ? 60000 : 1000;
+        for (; j < layer.cols; j += 1 + static_cast<Index>(generator() % gap)) layer.col_idx.push_back(j);
+        layer.row_ptr.push_back(static_cast<Offset>(layer.col_idx.size()));
+    }
+    return layer;
+}
+
+// The odd ones and a large one.
+template <class Offset>
+std::vector<Layer<Offset>> all_layers() {
+    std::vector<Layer<Offset>> all = odd_layers<Offset>();
+    all.push_back(large_layer<Offset>(1));
+    return all;
+}
+
 inline std::vector<float> random_floats(std::size_t n, unsigned seed, float low = -1.0f, float high = 1.0f) {
     std::mt19937 generator(seed);
     std::uniform_real_distribution<float> uniform(low, high);

@@ -8,7 +8,8 @@ and ``row_idx`` are int32; values float32; masks bool; cells uint64 (``source * 
 are float32 of shape (neurons, ld), 64-byte aligned, ld a multiple of ``LANE``.
 
 The functions of one training step are the extension's own, so that a call costs no Python; they want
-``threads`` as a number. All others take ``threads=None`` for :func:`default_threads`.
+``threads`` as a number. All others take ``threads=None`` for :func:`default_threads`. :func:`forward` and
+:func:`backward` refuse an empty batch (ld = 0).
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ from trulysparse._core import (
     load_csr,
     load_dense,
     mean_squared_error,
+    probe_fma,
+    probe_read,
+    probe_rows,
     row_sums,
     scale,
     sgd_step,
@@ -88,6 +92,9 @@ __all__ = [
     "offset_dtype",
     "padded",
     "philox",
+    "probe_fma",
+    "probe_read",
+    "probe_rows",
     "resolve_threads",
     "rewire",
     "row_sums",
@@ -149,12 +156,17 @@ def default_threads() -> int:
 
 
 def resolve_threads(threads: int | None) -> int:
-    """Return `threads`, or the default for ``None``; a number below 1 is a ``ConfigError``."""
+    """Return `threads`, or the default for ``None``; a number below 1 is a ``ConfigError``.
+
+    No computation uses more than ``MOST_THREADS``, so a larger number becomes that.
+    """
     if threads is None:
         return default_threads()
-    if threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}; leave it out to use every core")
-    return threads
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
+        raise ConfigError(
+            f"threads must be a whole number of at least 1, got {threads!r}; leave it out to use every core"
+        )
+    return min(int(threads), _core.MOST_THREADS)
 
 
 def isa() -> str:
@@ -511,12 +523,14 @@ def layer_view(
     perm: Offsets,
     weights: Floats,
     bias: Floats,
+    threads: int | None = None,
 ) -> LayerView:
     """Check the arrays of one layer once and hold on to them, for :func:`forward` and :func:`backward`.
 
     `col_ptr`, `row_idx` and `perm` come from :func:`transpose`; `weights` (nnz,) and `bias` (n_out,) are
-    float32 and writable, and are used in place.
+    float32 and are used in place. They may be read-only, unless :func:`backward` is given :func:`sink_sgd`.
+    No number in the index arrays leads outside of them; whether they describe one pattern is the caller's care.
     """
     wide = getattr(row_ptr, "dtype", None) == np.int64
     make: Callable[..., LayerView] = _core.LayerView64 if wide else _core.LayerView32
-    return make(n_in, n_out, row_ptr, col_idx, col_ptr, row_idx, perm, weights, bias)
+    return make(n_in, n_out, row_ptr, col_idx, col_ptr, row_idx, perm, weights, bias, resolve_threads(threads))

@@ -8,7 +8,11 @@
 
 namespace trulysparse {
 
-// Cores this process may run on (its affinity mask, not the machine's count), at least 1.
+// No region uses more threads than this, whatever is asked for; memory for each thread may be sized by it.
+constexpr int kMostThreads = 1024;
+
+// Cores this process may run on, at least 1: those of its affinity mask, or fewer where a container's CPU quota
+// (cgroup v2, read once) lets it use less.
 int available_cores();
 
 // True in a child made by fork() after the pool was started: its threads did not survive, so one thread serves.
@@ -27,11 +31,14 @@ private:
 };
 
 namespace detail {
+// Cores that the text of a cgroup's cpu.max ("quota period" in microseconds) is worth, rounded up; 0: no limit.
+int quota_cores(const char* cpu_max);
+
 using ItemFunction = void (*)(void* body, std::int64_t item, int thread);
 void parallel_for(std::int64_t items, int threads, ItemFunction function, void* body);
 }  // namespace detail
 
-// Calls body(item, thread) once for every item in [0, items); thread < threads. Items are taken, never defined, by the
+// Calls body(item, thread) once for every item in [0, items); thread < min(threads, kMostThreads). Items are taken, never defined, by the
 // threads: what an item computes may not depend on `thread` (it only picks scratch memory). The exception of the
 // lowest item that threw is rethrown here after all threads have left. Denormals are flushed inside. Nested calls run
 // serially.

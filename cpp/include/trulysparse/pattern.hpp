@@ -47,6 +47,23 @@ struct Carried {
 template <class Offset>
 void validate(const PatternView<Offset>& p, std::uint64_t nnz);
 
+// An index over `rows` rows (first or second) as it comes from outside: what a kernel that walks it relies on.
+template <class Offset>
+struct IndexArrays {
+    Index rows;
+    const Offset* ptr;  // (rows + 1)
+    const char* ptr_name;
+    const Index* places;  // (nnz), or nullptr
+    Index limit;          // of the places
+    const char* places_name;
+    const Offset* perm;  // (nnz), or nullptr
+};
+
+// Throws InvalidArgument unless ptr starts at 0, never falls and ends at nnz, places are in [0, limit) and perm in
+// [0, nnz): no kernel leaves its arrays then. Order and duplicates are validate's business. Work items: chunks.
+template <class Offset>
+void check_index_arrays(const IndexArrays<Offset>& index, std::uint64_t nnz, int threads);
+
 // Throws InvalidArgument when a layer of this shape or count cannot be held by Index / Offset.
 template <class Offset>
 void check_holdable(std::int64_t rows, std::int64_t cols, std::uint64_t nnz);

@@ -23,11 +23,14 @@ struct ForwardArgs {
     Index ld = 0;
     Activation activation;
     Dropout dropout;
-    BitPlanes bits;  // written where not null; must be given where the backward pass will need them
+    // Written where not null, `kept` only with dropout (threshold > 0): without, it stays as it was and means nothing.
+    // Must be given where the backward pass will need them.
+    BitPlanes bits;
 };
 
 // y[j,:] = dropout(f(bias[j] + sum_k w[perm[k]] * x[row_idx[k],:])), k over the incoming connections of j in order.
 // Work items: targets, long ones in pieces whose partial sums are added in order. One parallel region.
+// ld == 0 (an empty batch) does nothing.
 template <class Offset>
 void forward(const ForwardArgs<Offset>& args, const WorkPlan& plan, int threads);
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <limits>
 #include <new>
@@ -25,6 +26,20 @@ struct InvalidArgument : std::invalid_argument {
     using std::invalid_argument::invalid_argument;
 };
 
+// An array that could not be allocated; what() says how many bytes.
+class OutOfMemory : public std::bad_alloc {
+public:
+    OutOfMemory(std::size_t elements, std::size_t element_bytes) {
+        std::snprintf(text_, sizeof text_, "could not allocate an array of %zu elements of %zu bytes (%.1f GiB)",
+                      elements, element_bytes,
+                      static_cast<double>(elements) * static_cast<double>(element_bytes) / 1073741824.0);
+    }
+    const char* what() const noexcept override { return text_; }
+
+private:
+    char text_[112];
+};
+
 constexpr Index padded(Index batch) { return (batch + kLane - 1) / kLane * kLane; }
 
 // An owned, aligned, uninitialised array of trivial values. Move-only, so no copy of a large array is ever silent.
@@ -35,10 +50,11 @@ class Buffer {
 public:
     Buffer() = default;
     explicit Buffer(std::size_t size) : size_(size) {
-        if (size > (std::numeric_limits<std::size_t>::max() - kAlignment) / sizeof(T)) throw std::bad_alloc();
+        if (size > (std::numeric_limits<std::size_t>::max() - kAlignment) / sizeof(T))
+            throw OutOfMemory(size, sizeof(T));
         const std::size_t bytes = (size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
         data_ = static_cast<T*>(std::aligned_alloc(kAlignment, bytes ? bytes : kAlignment));
-        if (!data_) throw std::bad_alloc();
+        if (!data_) throw OutOfMemory(size, sizeof(T));
     }
     Buffer(std::size_t size, T value) : Buffer(size) {
         for (std::size_t i = 0; i < size; ++i) data_[i] = value;

@@ -206,6 +206,8 @@ static void forward_body(const ForwardBlock& job, Index width) {
         sum_rows<N>(job.block, job.x, job.ld, ForwardEnd{job});
     else if constexpr (N * kWidth > 16)
         forward_body<N / 2>(job, width);
+    else
+        __builtin_trap();  // column_tiles gives no other width; going on would leave y unwritten
 }
 
 template <int N = 8>
@@ -219,6 +221,8 @@ static void backward_body(const BackwardBlock& job, Index width) {
             gradient_rows<N, false>(job);
     } else if constexpr (N * kWidth > 16) {
         backward_body<N / 2>(job, width);
+    } else {
+        __builtin_trap();  // as above
     }
 }
 

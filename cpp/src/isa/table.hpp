@@ -94,6 +94,13 @@ struct KernelTable {
     // log(1 + e^z) - t z; wrong = outputs on the wrong side of 1/2.
     void (*logistic16)(const float* z, const float* t, Index n, Index ld, float factor, float* delta, double* loss,
                        std::int32_t* wrong);
+
+    // What probe.hpp measures the machine with. fma_width: multiply-adds of one round.
+    Index fma_width;
+    float (*fma_rounds)(std::int64_t rounds, float a, float b);
+    float (*sum_floats)(const float* p, std::int64_t n);
+    float (*sum_rows)(const float* matrix, Index width, const Index* order, std::int64_t n, std::int64_t ahead,
+                      std::int64_t readable);
 };
 
 const KernelTable& baseline_kernels();

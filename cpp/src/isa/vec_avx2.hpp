@@ -77,7 +77,7 @@ TS_INLINE void multiply_words(Words a, Words m, Words& high, Words& low) {
     high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
     low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
 }
-// Two blocks of four words per vector, each block's words together again, in the order of kBlockOfLane.
+// Two blocks of four words per vector, each block's words together again; the order of lanes is kept_bits_body's.
 TS_INLINE void transpose_blocks(Words& a, Words& b, Words& c, Words& d) {
     const Words ab0 = _mm256_unpacklo_epi32(a, b), ab1 = _mm256_unpackhi_epi32(a, b);
     const Words cd0 = _mm256_unpacklo_epi32(c, d), cd1 = _mm256_unpackhi_epi32(c, d);

@@ -73,7 +73,7 @@ TS_INLINE void multiply_words(Words a, Words m, Words& high, Words& low) {
     high = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
     low = _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
 }
-// Four blocks of four words per vector, each block's words together again, in the order of kBlockOfLane.
+// Four blocks of four words per vector, each block's words together again; the order of lanes is kept_bits_body's.
 TS_INLINE void transpose_blocks(Words& a, Words& b, Words& c, Words& d) {
     const Words ab0 = _mm512_unpacklo_epi32(a, b), ab1 = _mm512_unpackhi_epi32(a, b);
     const Words cd0 = _mm512_unpacklo_epi32(c, d), cd1 = _mm512_unpackhi_epi32(c, d);
