@@ -38,7 +38,9 @@ def _as_matrix(X: Any, where: str) -> Any:
             raise ShapeError(f"{where} is not a rectangular array: {error}") from None
     if X.dtype.name not in FEATURE_DTYPES or not X.dtype.isnative:
         cure = "np.uint8" if X.dtype == np.bool_ else "np.float32"
-        raise TypeError(f"{where} has dtype {X.dtype}, allowed are {', '.join(FEATURE_DTYPES)}; pass {where}.astype({cure})")
+        raise TypeError(
+            f"{where} has dtype {X.dtype}, allowed are {', '.join(FEATURE_DTYPES)}; pass {where}.astype({cure})"
+        )
     if X.ndim != 2:
         cure = f"; for one sample pass {where}[None, :]" if X.ndim == 1 else f"; pass {where}.reshape(len({where}), -1)"
         raise ShapeError(f"{where} must have shape (samples, features), got {X.shape}{cure if X.ndim else ''}")
