@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from common import append_result, provenance
-
 import trulysparse as ts
+from trulysparse.bench import records
+from trulysparse.bench.machine import provenance, source_commit
 from trulysparse.cli.config import RunConfig
 from trulysparse.cli.presets import preset
+
+RESULTS = Path(__file__).parents[1] / "results" / "paper_curve.jsonl"
 
 # Test accuracy after so many epochs.
 SIMULATION = {
@@ -92,7 +91,6 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
         "test_accuracy": history.val_accuracy,
         "best": max(history.val_accuracy),
         "last": history.val_accuracy[-1],
-        **provenance(),
     }
     for epoch, expected in SIMULATION.get(arguments.name, {}).items():
         if epoch <= arguments.epochs:
@@ -104,7 +102,8 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
         f"connections {start:,} -> {net.connections:,}, {record['train_seconds_median']:.3f} s of training an epoch "
         f"(median) on {arguments.threads} thread(s)"
     )
-    print("appended to", append_result("paper_curve.jsonl", record))
+    records.append(RESULTS, record, provenance(source_commit(Path(__file__).parent)))
+    print(f"appended to {RESULTS}")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,10 @@ def alternate(
     dict of str to Timing
         In the order of `calls`.
     """
-    lengths = {name: _timed(call, 1) for name, call in calls.items()}
+    lengths: dict[str, float] = {}
+    for name, call in calls.items():
+        settle()
+        lengths[name] = _timed(call, 1)
     repeats = {name: max(1, math.ceil(turn_seconds / max(length, 1e-7))) for name, length in lengths.items()}
     turns = {name: min(most, max(least, int(seconds / (length * repeats[name])))) for name, length in lengths.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
