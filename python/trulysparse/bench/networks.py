@@ -25,7 +25,8 @@ from trulysparse.topology import SET
 
 __all__ = ["NETWORKS", "TRAINERS", "Data", "Network", "TorchTrainer", "TrulySparseTrainer", "make_trainers"]
 
-SLOPE, DROPOUT, LR, MOMENTUM = 0.6, 0.3, 0.01, 0.9
+# The rate is small enough for the dense networks too, whose first outputs are large.
+SLOPE, DROPOUT, LR, MOMENTUM = 0.6, 0.3, 0.001, 0.9
 
 
 @dataclass(frozen=True)
