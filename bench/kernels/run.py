@@ -29,6 +29,7 @@ from trulysparse.bench.picture import roofline_picture
 from trulysparse.bench.report import kernel_header, line, table
 from trulysparse.bench.rivals import RIVALS, Missing, find_rivals
 from trulysparse.bench.suite import Plan, measure
+from trulysparse.errors import DataError
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
@@ -213,7 +214,7 @@ def summarise(arguments: argparse.Namespace) -> None:
     print(table(found))
     try:
         print("drawn:", roofline_picture(found, arguments.picture))
-    except ImportError as error:
+    except (ImportError, DataError) as error:  # no matplotlib, or no kernel measured yet
         print(error)
 
 

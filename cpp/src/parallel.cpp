@@ -66,6 +66,17 @@ bool spin(int microseconds, Done done) {
     return false;
 }
 
+// The same, but lets anything else that wants this core have it.
+template <class Done>
+bool give_way(int microseconds, Done done) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(microseconds);
+    do {
+        if (done()) return true;
+        std::this_thread::yield();
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
+}
+
 struct Job {
     std::int64_t items = 0;
     detail::ItemFunction function = nullptr;
@@ -144,7 +155,9 @@ private:
     // gate: number of the job | how many threads it is for | open | workers inside
     static constexpr int kNumberShift = 32, kThreadsShift = 16;
     static constexpr std::uint64_t kOpen = 1u << 15, kInsideMask = kOpen - 1, kThreadsMask = 0xffff;
-    static constexpr int kWorkerSpin = 50, kCallerSpin = 20;  // microseconds; a step's regions follow each other faster
+    // Microseconds. A step's regions follow each other within the spin, steps within the yields; a thread that sleeps may
+    // be woken on its caller's core and then waits milliseconds for another.
+    static constexpr int kWorkerSpin = 50, kWorkerYield = 2000, kCallerSpin = 20;
 
     static bool admits(std::uint64_t gate, std::uint64_t seen, std::uint64_t thread) {
         return (gate & kOpen) && (gate >> kNumberShift) != seen && thread < (gate >> kThreadsShift & kThreadsMask);
@@ -191,7 +204,8 @@ private:
         const std::uint64_t own = static_cast<std::uint64_t>(thread);
         for (std::uint64_t seen = 0;;) {
             const auto admitted = [&] { return admits(gate_.load(), seen, own); };
-            if (!spin(kWorkerSpin, admitted)) seats_[thread - 1].sleep_until(admitted);
+            if (!spin(kWorkerSpin, admitted) && !give_way(kWorkerYield, admitted))
+                seats_[thread - 1].sleep_until(admitted);
             std::uint64_t gate = gate_.load();
             while (admits(gate, seen, own) && !gate_.compare_exchange_weak(gate, gate + 1)) {
             }
