@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The full measurement of issue 3: every case against every rival, appended to bench/results/kernels.jsonl.
+"""The full measurement: every case against every rival, appended to bench/results/kernels.jsonl.
 
     python bench/kernels/run.py                    # everything, about 12 minutes on a quiet machine
     python bench/kernels/run.py --only epochs      # a part of it; `--fresh` begins anew, otherwise finished cases stay

@@ -242,10 +242,6 @@ Pool& pool() {
     return *the_pool;
 }
 
-}  // namespace
-
-namespace {
-
 int cgroup_cores() {
 #ifdef __linux__
     if (std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {

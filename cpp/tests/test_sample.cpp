@@ -27,7 +27,7 @@ void check_valid(const Pattern<Offset>& p) {
 struct Shape {
     Index rows, cols;
 };
-const std::vector<Shape> kFashion = {{784, 1000}, {1000, 1000}, {1000, 1000}, {1000, 10}};  // epsilon 20, spec 1.1
+const std::vector<Shape> kFashion = {{784, 1000}, {1000, 1000}, {1000, 1000}, {1000, 10}};  // epsilon 20
 
 }  // namespace
 

@@ -9,7 +9,7 @@ from scipy import sparse
 from trulysparse.errors import ConfigError, DensityWarning, ShapeError
 from trulysparse.model import ERK, ErdosRenyi, Given, Pattern, SparseMLP, Uniform, get_density
 
-# expected connections without biases, by sampler: spec 1.1
+# expected connections without biases, by sampler
 NETWORKS = {
     "higgs": ((28, 1000, 1000, 1000, 2), 10, 52_280, 50_194),
     "madelon": ((500, 400, 100, 400, 2), 10, 19_800, 18_996),

@@ -16,7 +16,7 @@ struct SignCounts {
 SignCounts count_signs(const float* values, std::uint64_t n, int threads);
 
 // mask[k] = 0 for the k_positive smallest positive values, the k_negative negative values nearest zero, and (with
-// drop_zeros) every exact zero; 1 elsewhere. Returns the number of dropped. Spec 2.1. NaN as above.
+// drop_zeros) every exact zero; 1 elsewhere. Returns the number of dropped (SET). NaN as above.
 std::uint64_t drop_by_sign(const float* values, std::uint64_t n, std::uint64_t k_positive, std::uint64_t k_negative,
                            bool drop_zeros, std::uint8_t* mask, int threads);
 
