@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
 import warnings
@@ -16,7 +15,7 @@ from trulysparse._files import write_text
 from trulysparse.cli.config import RunConfig
 from trulysparse.cli.presets import preset
 from trulysparse.data import Dataset
-from trulysparse.errors import ConfigError, DensityWarning, TrulySparseError
+from trulysparse.errors import ConfigError, DensityWarning
 from trulysparse.model import SparseMLP
 from trulysparse.trainer import Callback, EarlyStopping, History, Trainer, TrainingInterrupted
 from trulysparse.trainer.checkpoint import FILE_NAME as CHECKPOINT
@@ -269,19 +268,12 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.quiet:
         print(data, file=sys.stderr)
         print(net.summary(), file=sys.stderr)
-    new = directory is not None and not directory.exists()
     try:
         trainer.fit(data.X_train, data.y_train, epochs=epochs, validation=_validation(config, data))
     except TrainingInterrupted:
         # a signal while the last epoch was closed came too late to stop anything
-        if trainer.stop_reason is None and trainer.state.epoch < (trainer.epochs or 0):
+        if not trainer.finished:
             raise
-    except TrulySparseError:
-        # the trainer makes the directory before it looks at the data; a run that was refused leaves none
-        if directory is not None and new:
-            with contextlib.suppress(OSError):
-                directory.rmdir()
-        raise
     if directory is not None:
         net.save(directory / MODEL)
         _draw_curve(trainer.history, directory / CURVE)
