@@ -11,10 +11,12 @@ namespace {
 using namespace detail;
 using Mode = GradientSink::Mode;
 
+// Memory of one thread, for as long as it lives.
 struct Scratch {
     Buffer<float> dw{static_cast<std::size_t>(kMaxItemConnections)};
     Buffer<std::int32_t> start{kMaxItemRows + 1};
 };
+thread_local Scratch own;
 
 }  // namespace
 
@@ -23,17 +25,15 @@ void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) 
     const GradientSink& sink = a.sink;
     if (a.n_in == 0 || a.ld == 0 || (!a.dx && sink.mode == Mode::none)) return;
     const KernelTable& kernels = active_kernels();
-    const std::vector<Tile> tiles = column_tiles(a.ld, kernels.widest_tile);
+    const Tiles tiles(a.ld, kernels.widest_tile);
     const std::int64_t n_items = static_cast<std::int64_t>(plan.items.size());
     const std::int64_t nnz = static_cast<std::int64_t>(a.row_ptr[a.n_in]);
     threads = threads_for((nnz + a.n_in) * a.ld, n_items, threads);
 
     const bool prefetch = static_cast<std::int64_t>(a.n_out) * tiles[0].width * 4 > kNearCacheBytes;
     LongRows long_rows(plan, a.ld, 1);
-    std::vector<Scratch> scratch(static_cast<std::size_t>(threads));
 
-    parallel_for(n_items, threads, [&](std::int64_t task, int thread) {
-        Scratch& own = scratch[static_cast<std::size_t>(thread)];
+    parallel_for(n_items, threads, [&](std::int64_t task, int) {
         const Item& item = plan.items[static_cast<std::size_t>(task)];
         const bool whole_rows = item.long_row < 0;
         const std::size_t row = static_cast<std::size_t>(item.row_begin);
@@ -63,9 +63,15 @@ void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) 
             job.row_sum = a.dx_row_sum ? a.dx_row_sum + row : nullptr;
         };
 
-        job.block = {item.row_end - item.row_begin, own.start.data(),   a.col_idx + item.k_begin,
-                     a.weights + item.k_begin,      nnz - item.k_begin, prefetch};
-        for (const Tile& tile : tiles) {
+        job.block = {item.row_end - item.row_begin,
+                     own.start.data(),
+                     a.col_idx + item.k_begin,
+                     a.weights + item.k_begin,
+                     nullptr,
+                     nnz - item.k_begin,
+                     prefetch};
+        for (std::int64_t number = 0; number < tiles.count(); ++number) {
+            const Tile tile = tiles[number];
             stand_at(tile);
             job.dy = a.dy + tile.col;
             job.dw = dw;
@@ -85,7 +91,8 @@ void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) 
         if (!a.dx || whole_rows || !long_rows.completes(item, 0)) return;
         job.block = long_rows.as_row(item, own.start.data());
         job.dw = nullptr;
-        for (const Tile& tile : tiles) {
+        for (std::int64_t number = 0; number < tiles.count(); ++number) {
+            const Tile tile = tiles[number];
             stand_at(tile);
             job.dy = long_rows.partials(item) + tile.col;
             to_dx(tile);

@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <memory>
-#include <vector>
 
 #include "isa/table.hpp"
 #include "trulysparse/parallel.hpp"
@@ -23,15 +22,32 @@ struct Tile {
 };
 
 // Tiles of `widest` columns (16 times a power of two), then narrower ones for the rest. ld: a multiple of 16.
-inline std::vector<Tile> column_tiles(Index ld, Index widest) {
-    std::vector<Tile> tiles;
-    for (Index col = 0; col < ld;) {
-        while (widest > ld - col) widest /= 2;
-        tiles.push_back({col, widest});
-        col += widest;
+class Tiles {
+public:
+    Tiles(Index ld, Index widest) : ld_(ld), widest_(widest) {
+        for (Index col = 0; col < ld; ++count_) col += width_at(col);
     }
-    return tiles;
-}
+    std::int64_t count() const { return count_; }
+    Tile operator[](std::int64_t number) const {
+        const Index whole = ld_ / widest_;
+        if (number <= whole) {
+            const Index col = static_cast<Index>(number) * widest_;
+            return {col, width_at(col)};
+        }
+        Tile tile = (*this)[whole];
+        for (; number > whole; --number) tile = {tile.col + tile.width, width_at(tile.col + tile.width)};
+        return tile;
+    }
+
+private:
+    Index width_at(Index col) const {
+        Index width = widest_;
+        while (width > ld_ - col) width /= 2;
+        return width;
+    }
+    Index ld_, widest_;
+    std::int64_t count_ = 0;
+};
 
 inline int threads_for(std::int64_t multiply_adds, std::int64_t tasks, int threads) {
     if (multiply_adds < kParallelWork) return 1;
@@ -51,21 +67,35 @@ void relative_starts(const Offset* ptr, const Item& item, std::int32_t* start) {
         start[row - item.row_begin] = static_cast<std::int32_t>(static_cast<std::int64_t>(ptr[row]) - item.k_begin);
 }
 
+// Makes room for n values; a step that is like the one before it allocates nothing.
+template <class T>
+T* at_least(Buffer<T>& buffer, std::size_t n) {
+    if (buffer.size() < n) buffer = Buffer<T>(n);
+    return buffer.data();
+}
+
 // Partial sums of long rows, and who finishes them: the thread that completes a row's last piece (of one tile).
+// Their memory belongs to the thread that calls the kernel and is kept for its next call.
 class LongRows {
 public:
-    LongRows(const WorkPlan& plan, Index ld, std::size_t tiles) : plan_(plan), ld_(ld), tiles_(tiles) {
+    LongRows(const WorkPlan& plan, Index ld, std::int64_t tiles)
+        : plan_(plan), ld_(ld), tiles_(static_cast<std::size_t>(tiles)), memory_(own_memory()) {
         if (plan.long_rows.empty()) return;
-        partials_ = Buffer<float>(static_cast<std::size_t>(plan.partials) * static_cast<std::size_t>(ld));
-        left_ = std::make_unique<std::atomic<Index>[]>(plan.long_rows.size() * tiles);
+        at_least(memory_.partials, static_cast<std::size_t>(plan.partials) * static_cast<std::size_t>(ld));
+        const std::size_t counters = plan.long_rows.size() * tiles_;
+        if (memory_.counters < counters) {
+            memory_.left = std::make_unique<std::atomic<Index>[]>(counters);
+            memory_.counters = counters;
+        }
         Index most = 0;
         for (std::size_t r = 0; r < plan.long_rows.size(); ++r) {
             most = plan.long_rows[r].pieces > most ? plan.long_rows[r].pieces : most;
-            for (std::size_t t = 0; t < tiles; ++t) left_[r * tiles + t].store(plan.long_rows[r].pieces);
+            for (std::size_t t = 0; t < tiles_; ++t) memory_.left[r * tiles_ + t].store(plan.long_rows[r].pieces);
         }
-        order_ = Buffer<Index>(static_cast<std::size_t>(most));
-        for (Index p = 0; p < most; ++p) order_[static_cast<std::size_t>(p)] = p;
-        ones_ = Buffer<float>(static_cast<std::size_t>(most), 1.0f);
+        Index* order = at_least(memory_.order, static_cast<std::size_t>(most));
+        float* ones = at_least(memory_.ones, static_cast<std::size_t>(most));
+        for (Index p = 0; p < most; ++p) order[p] = p;
+        for (Index p = 0; p < most; ++p) ones[p] = 1.0f;
     }
 
     float* partial(const Item& item) {
@@ -73,9 +103,9 @@ public:
     }
 
     // True for the one caller that now has to finish the row; the other pieces' partial sums are then visible.
-    bool completes(const Item& item, std::size_t tile) {
-        const std::size_t counter = static_cast<std::size_t>(item.long_row) * tiles_ + tile;
-        return left_[counter].fetch_sub(1, std::memory_order_acq_rel) == 1;
+    bool completes(const Item& item, std::int64_t tile) {
+        const std::size_t counter = static_cast<std::size_t>(item.long_row) * tiles_ + static_cast<std::size_t>(tile);
+        return memory_.left[counter].fetch_sub(1, std::memory_order_acq_rel) == 1;
     }
 
     // The pieces of a long row as a row of connections of weight 1: summing them in order is then the kernel's own work.
@@ -83,24 +113,33 @@ public:
         const Index pieces = plan_.long_rows[static_cast<std::size_t>(item.long_row)].pieces;
         start[0] = 0;
         start[1] = pieces;
-        return {1, start, order_.data(), ones_.data(), pieces, false};
+        return {1, start, memory_.order.data(), memory_.ones.data(), nullptr, pieces, false};
     }
     const float* partials(const Item& item) {
         return slot(plan_.long_rows[static_cast<std::size_t>(item.long_row)], 0);
     }
 
 private:
+    struct Memory {
+        Buffer<float> partials, ones;
+        Buffer<Index> order;
+        std::unique_ptr<std::atomic<Index>[]> left;
+        std::size_t counters = 0;
+    };
+    static Memory& own_memory() {
+        static thread_local Memory memory;
+        return memory;
+    }
+
     float* slot(const LongRow& row, Index piece) {
-        return partials_.data() + static_cast<std::size_t>(row.first_partial + piece) * static_cast<std::size_t>(ld_);
+        return memory_.partials.data() +
+               static_cast<std::size_t>(row.first_partial + piece) * static_cast<std::size_t>(ld_);
     }
 
     const WorkPlan& plan_;
     Index ld_;
     std::size_t tiles_;
-    Buffer<float> partials_;
-    std::unique_ptr<std::atomic<Index>[]> left_;
-    Buffer<Index> order_;
-    Buffer<float> ones_;
+    Memory& memory_;
 };
 
 }  // namespace trulysparse::detail

@@ -2,6 +2,7 @@
 #include "trulysparse/spmm.hpp"
 
 #include <string>
+#include <type_traits>
 
 #include "layer_run.hpp"
 #include "trulysparse/parallel.hpp"
@@ -12,16 +13,32 @@ namespace {
 
 using namespace detail;
 
-// Memory of one thread: weights gathered through the permutation, dropout words nobody else asked for.
+// Memory of one thread, for as long as it lives: weights gathered through a permutation of an unusual type, dropout words
+// nobody else asked for.
 struct Scratch {
     Buffer<float> weights;
     Buffer<std::uint16_t> kept;
     Buffer<std::int32_t> start{kMaxItemRows + 1};
 };
+thread_local Scratch own;
 
 template <class Offset>
 void gather(const Offset* perm, const float* weights, std::int64_t n, float* out) {
     for (std::int64_t k = 0; k < n; ++k) out[k] = weights[perm[k]];
+}
+
+// The kernels read weights through 32-bit permutations; others are applied item by item.
+template <class Offset>
+void read_through(const Offset* perm, const float* weights, const Item& item, RowBlock& block) {
+    if constexpr (std::is_same_v<Offset, std::int32_t>) {
+        block.weights = weights;
+        block.perm = perm + item.k_begin;
+    } else {
+        const std::int64_t n = item.k_end - item.k_begin;
+        float* gathered = at_least(own.weights, static_cast<std::size_t>(kMaxItemConnections));
+        gather(perm + item.k_begin, weights, n, gathered);
+        block.weights = gathered;
+    }
 }
 
 KeptBlock kept_block(const Dropout& dropout) {
@@ -43,25 +60,19 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
         throw InvalidArgument("dropout threshold " + std::to_string(a.dropout.threshold) +
                               " is not below 65536: no unit would be kept");
     const KernelTable& kernels = active_kernels();
-    const std::vector<Tile> tiles = column_tiles(a.ld, kernels.widest_tile);
+    const Tiles tiles(a.ld, kernels.widest_tile);
     const std::int64_t n_items = static_cast<std::int64_t>(plan.items.size());
-    const std::int64_t tasks = n_items * static_cast<std::int64_t>(tiles.size());
+    const std::int64_t tasks = n_items * tiles.count();
     const std::int64_t nnz = static_cast<std::int64_t>(a.col_ptr[a.n_out]);
     threads = threads_for((nnz + a.n_out) * a.ld, tasks, threads);
 
     const bool dropout = a.dropout.threshold != 0;
     const bool prefetch = static_cast<std::int64_t>(a.n_in) * tiles[0].width * 4 > kNearCacheBytes;
     const Index words_of_row = a.ld / 16;
-    LongRows long_rows(plan, a.ld, tiles.size());
-    std::vector<Scratch> scratch(static_cast<std::size_t>(threads));
-    for (Scratch& s : scratch) {
-        if (a.perm) s.weights = Buffer<float>(kMaxItemConnections);
-        if (dropout && !a.bits.kept) s.kept = Buffer<std::uint16_t>(kMaxItemRows * 8);
-    }
+    LongRows long_rows(plan, a.ld, tiles.count());
 
-    parallel_for(tasks, threads, [&](std::int64_t task, int thread) {
-        Scratch& own = scratch[static_cast<std::size_t>(thread)];
-        const std::size_t tile_number = static_cast<std::size_t>(task / n_items);
+    parallel_for(tasks, threads, [&](std::int64_t task, int) {
+        const std::int64_t tile_number = task / n_items;
         const Tile tile = tiles[tile_number];
         const Item& item = plan.items[static_cast<std::size_t>(task % n_items)];
         relative_starts(a.col_ptr, item, own.start.data());
@@ -69,12 +80,14 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
         ForwardBlock job{};
         job.ld = a.ld;
         job.x = a.x + tile.col;
-        job.block = {item.row_end - item.row_begin, own.start.data(),   a.row_idx + item.k_begin,
-                     a.weights + item.k_begin,      nnz - item.k_begin, prefetch};
-        if (a.perm) {
-            gather(a.perm + item.k_begin, a.weights, item.k_end - item.k_begin, own.weights.data());
-            job.block.weights = own.weights.data();
-        }
+        job.block = {item.row_end - item.row_begin,
+                     own.start.data(),
+                     a.row_idx + item.k_begin,
+                     a.weights + item.k_begin,
+                     nullptr,
+                     nnz - item.k_begin,
+                     prefetch};
+        if (a.perm) read_through(a.perm, a.weights, item, job.block);
         if (item.long_row >= 0) {
             job.y = long_rows.partial(item) + tile.col;
             kernels.forward(job, tile.width);
@@ -97,7 +110,7 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
                 (static_cast<std::uint32_t>(a.dropout.column_offset) + static_cast<std::uint32_t>(tile.col)) / 8;
             kept.rows = job.block.rows;
             kept.words = tile.width / 16;
-            kept.out = a.bits.kept ? a.bits.kept + word : own.kept.data();
+            kept.out = a.bits.kept ? a.bits.kept + word : at_least(own.kept, kMaxItemRows * 8);
             kept.stride = a.bits.kept ? words_of_row : kept.words;
             kernels.kept_bits(kept);
             job.kept = kept.out;

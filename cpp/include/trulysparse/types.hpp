@@ -11,6 +11,9 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 namespace trulysparse {
 
@@ -19,7 +22,9 @@ using Cell = std::uint64_t;  // row * columns + column
 // `Offset`, a template parameter everywhere, is a position among the weights: int32 below 2^31 connections, else int64.
 
 constexpr std::size_t kAlignment = 64;  // bytes; every array of floats that kernels touch in bulk
-constexpr Index kLane = 16;             // activation rows are padded to a multiple of this many floats
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kHugeBuffer = 2 * kHugePage;  // from here on a buffer asks for huge pages
+constexpr Index kLane = 16;                         // activation rows are padded to a multiple of this many floats
 
 // The caller passed something that cannot be right; the message says what, got and allowed.
 struct InvalidArgument : std::invalid_argument {
@@ -52,9 +57,14 @@ public:
     explicit Buffer(std::size_t size) : size_(size) {
         if (size > (std::numeric_limits<std::size_t>::max() - kAlignment) / sizeof(T))
             throw OutOfMemory(size, sizeof(T));
-        const std::size_t bytes = (size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-        data_ = static_cast<T*>(std::aligned_alloc(kAlignment, bytes ? bytes : kAlignment));
+        const std::size_t wanted = size * sizeof(T);
+        const std::size_t alignment = wanted < kHugeBuffer ? kAlignment : kHugePage;
+        const std::size_t bytes = (wanted + alignment - 1) / alignment * alignment;
+        data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes ? bytes : alignment));
         if (!data_) throw OutOfMemory(size, sizeof(T));
+#ifdef __linux__
+        if (alignment == kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);  // a wish: without, it is only slower
+#endif
     }
     Buffer(std::size_t size, T value) : Buffer(size) {
         for (std::size_t i = 0; i < size; ++i) data_[i] = value;

@@ -111,32 +111,56 @@ TS_INLINE void prefetch_row(const float* row) {
     for (int i = 0; i < N * kWidth; i += kLine) __builtin_prefetch(row + i);
 }
 
-// sum[v] += w[k] * from[index[k], v] for k in [begin, end), in order.
-template <int N, bool Prefetch>
-TS_INLINE void weighted_sum(const RowBlock& block, std::int64_t begin, std::int64_t end, const float* from,
-                            std::size_t ld, Vec (&sum)[N]) {
-    const Index* index = block.index;
-    const float* w = block.weights;
-    for (std::int64_t k = begin; k < end; ++k) {
-        const float* row = from + static_cast<std::size_t>(index[k]) * ld;
-        if (Prefetch) prefetch_row<N>(from + static_cast<std::size_t>(index[k + kAhead]) * ld);
-        const Vec weight = set1(w[k]);
-        for (int v = 0; v < N; ++v) sum[v] = fma(weight, load(row + v * kWidth), sum[v]);
+// sums[r][v] += w[k] * from[index[k], v] over the connections k = at[r] + i, i in [0, count), of R rows side by side, in
+// order: one row of few vectors would wait for its own last multiply-add.
+template <int N, int R, bool Prefetch, bool Permuted>
+TS_INLINE void weighted_sums(const RowBlock& block, const std::int64_t* at, std::int64_t count, const float* from,
+                             std::size_t ld, Vec (*sums)[N]) {
+    for (std::int64_t i = 0; i < count; ++i)
+        for (int r = 0; r < R; ++r) {
+            const std::int64_t k = at[r] + i;
+            const float* row = from + static_cast<std::size_t>(block.index[k]) * ld;
+            if (Prefetch) prefetch_row<N>(from + static_cast<std::size_t>(block.index[k + kAhead]) * ld);
+
+            if (Prefetch && Permuted) __builtin_prefetch(block.weights + block.perm[k + kAhead]);
+            const Vec weight = set1(block.weights[Permuted ? block.perm[k] : k]);
+            for (int v = 0; v < N; ++v) sums[r][v] = fma(weight, load(row + v * kWidth), sums[r][v]);
+        }
+}
+
+template <int N, int R, bool Prefetch, bool Permuted, class End>
+TS_INLINE void sum_group(const RowBlock& block, Index first, const float* from, std::size_t ld, const End& end) {
+    std::int64_t at[R], common = block.start[first + 1] - block.start[first];
+    Vec sums[R][N];
+    for (int r = 0; r < R; ++r) {
+        at[r] = block.start[first + r];
+        const std::int64_t length = block.start[first + r + 1] - at[r];
+        common = length < common ? length : common;
+        End::template begin<N>(end, sums[r], first + r);
+    }
+    weighted_sums<N, R, Prefetch, Permuted>(block, at, common, from, ld, sums);
+    for (int r = 0; r < R; ++r) {
+        if (R > 1) {
+            const std::int64_t rest = at[r] + common;
+            weighted_sums<N, 1, Prefetch, Permuted>(block, &rest, block.start[first + r + 1] - rest, from, ld,
+                                                    sums + r);
+        }
+        End::template finish<N>(end, sums[r], first + r);
     }
 }
 
-template <int N, class End>
+template <int N, bool Permuted, class End>
 static void sum_rows(const RowBlock& block, const float* from, Index ld, const End& end) {
-    for (Index r = 0; r < block.rows; ++r) {
-        const std::int64_t first = block.start[r], last = block.start[r + 1];
-        Vec sum[N];
-        End::template begin<N>(end, sum, r);
-        if (block.prefetch && last + kAhead <= block.readable)
-            weighted_sum<N, true>(block, first, last, from, static_cast<std::size_t>(ld), sum);
+    constexpr int kGroup = N >= 4 ? 1 : 4 / N;  // enough multiply-adds under way
+    const std::size_t stride = static_cast<std::size_t>(ld);
+    Index r = 0;
+    for (; r + kGroup <= block.rows; r += kGroup) {
+        if (block.prefetch && block.start[r + kGroup] + kAhead <= block.readable)
+            sum_group<N, kGroup, true, Permuted>(block, r, from, stride, end);
         else
-            weighted_sum<N, false>(block, first, last, from, static_cast<std::size_t>(ld), sum);
-        End::template finish<N>(end, sum, r);
+            sum_group<N, kGroup, false, Permuted>(block, r, from, stride, end);
     }
+    for (; r < block.rows; ++r) sum_group<N, 1, false, Permuted>(block, r, from, stride, end);
 }
 
 // dx[v] += w[k] * dy[index[k], v] and dw[k] (+)= sum over the tile of x * dy[index[k]], for one row.
@@ -203,18 +227,19 @@ static void gradient_rows(const BackwardBlock& job) {
 template <int N = 8>
 static void forward_body(const ForwardBlock& job, Index width) {
     if (width == N * kWidth)
-        sum_rows<N>(job.block, job.x, job.ld, ForwardEnd{job});
+        job.block.perm ? sum_rows<N, true>(job.block, job.x, job.ld, ForwardEnd{job})
+                       : sum_rows<N, false>(job.block, job.x, job.ld, ForwardEnd{job});
     else if constexpr (N * kWidth > 16)
         forward_body<N / 2>(job, width);
     else
-        __builtin_trap();  // column_tiles gives no other width; going on would leave y unwritten
+        __builtin_trap();  // Tiles gives no other width; going on would leave y unwritten
 }
 
 template <int N = 8>
 static void backward_body(const BackwardBlock& job, Index width) {
     if (width == N * kWidth) {
         if (!job.dw)
-            sum_rows<N>(job.block, job.dy, job.ld, BackwardEnd{job});
+            sum_rows<N, false>(job.block, job.dy, job.ld, BackwardEnd{job});
         else if (job.dx)
             gradient_rows<N, true>(job);
         else

@@ -24,8 +24,9 @@ struct RowBlock {
     const std::int32_t* start;  // (rows + 1)
     const Index* index;         // which row of the streamed matrix each connection reads
     const float* weights;
-    std::int64_t readable;  // entries of `index` that exist, for looking ahead
-    bool prefetch;          // the streamed matrix is too large for the cache
+    const std::int32_t* perm;  // where in `weights` each one stands; nullptr: in order
+    std::int64_t readable;     // entries of `index` that exist, for looking ahead
+    bool prefetch;             // the streamed matrix is too large for the cache
 };
 
 // All pointers to activations and bit planes stand at the tile's first column.
