@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "common.hpp"
 #include "trulysparse/backward.hpp"
+#include "trulysparse/single.hpp"
 #include "trulysparse/spmm.hpp"
 #include "trulysparse/work.hpp"
 #include "update_params.hpp"
@@ -108,7 +109,8 @@ const std::uint16_t* read_bits(py::handle object, const char* name, Index rows, 
 template <class Offset>
 void forward_layer(const LayerView<Offset>& view, py::handle x, py::handle y, py::handle activation,
                    std::int64_t dropout_threshold, py::handle negative, py::handle kept, std::uint64_t seed,
-                   std::int64_t layer, std::int64_t step, std::int64_t column_offset, int threads) {
+                   std::int64_t layer, std::int64_t step, std::int64_t column_offset, py::handle by_target,
+                   int threads) {
     check_threads(threads);
     const auto in = activations<const float>(x, "x", view.n_in);
     check_columns(in, "x");
@@ -122,8 +124,9 @@ void forward_layer(const LayerView<Offset>& view, py::handle x, py::handle y, py
     args.n_out = view.n_out;
     args.col_ptr = view.col_ptr;
     args.row_idx = view.row_idx;
-    args.perm = view.perm;
-    args.weights = view.weights;
+    const auto in_order = optional1<const float>(by_target, "by_target", view.pattern.nnz());
+    args.perm = by_target.is_none() ? view.perm : nullptr;
+    args.weights = by_target.is_none() ? view.weights : in_order.data;
     args.bias = view.bias;
     args.x = in.data;
     args.y = out.data;
@@ -185,6 +188,18 @@ void backward_layer(const LayerView<Offset>& view, py::handle dy, py::handle x, 
     unlocked([&] { backward(args, view.backward_plan, threads); });
 }
 
+// The weights as they are now, in the order of the second index.
+template <class Offset>
+void weights_by_target(const LayerView<Offset>& view, py::handle out, int threads) {
+    check_threads(threads);
+    const auto to = array1<float>(out, "out", view.pattern.nnz());
+    const std::size_t bytes = bytes_of(to);
+    if (overlap(to.data, bytes, view.weights, bytes))
+        throw InvalidArgument("out shares memory with weights; give it an array of its own");
+    const auto n = static_cast<std::uint64_t>(to.size);
+    unlocked([&] { gather(view.perm, view.weights, n, to.data, threads); });
+}
+
 template <class Offset>
 void bind_for_offset(py::module_& m, const char* name) {
     using View = LayerView<Offset>;
@@ -200,7 +215,8 @@ void bind_for_offset(py::module_& m, const char* name) {
         .def_readonly("bias", &View::bias_owner);
     m.def("forward", &forward_layer<Offset>, "view"_a, "x"_a, "y"_a, py::kw_only(), "activation"_a,
           "dropout_threshold"_a = 0, "negative"_a = py::none(), "kept"_a = py::none(), "seed"_a = 0, "layer"_a = 0,
-          "step"_a = 0, "column_offset"_a = 0, "threads"_a);
+          "step"_a = 0, "column_offset"_a = 0, "by_target"_a = py::none(), "threads"_a);
+    m.def("weights_by_target", &weights_by_target<Offset>, "view"_a, "out"_a, "threads"_a);
     m.def("backward", &backward_layer<Offset>, "view"_a, "dy"_a, "x"_a, "dx"_a, py::kw_only(), "row_sum"_a = py::none(),
           "below"_a = py::make_tuple("linear", 0.0), "below_dropout_threshold"_a = 0, "below_negative"_a = py::none(),
           "below_kept"_a = py::none(), "sink"_a, "threads"_a);

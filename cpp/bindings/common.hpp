@@ -230,6 +230,7 @@ void bind_probe(py::module_& m);
 void bind_rng(py::module_& m);
 void bind_sample(py::module_& m);
 void bind_select(py::module_& m);
+void bind_single(py::module_& m);
 void bind_update(py::module_& m);
 
 }  // namespace trulysparse::bindings

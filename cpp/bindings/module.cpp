@@ -21,6 +21,7 @@ PYBIND11_MODULE(_core, m) {
     bind_select(m);
     bind_update(m);
     bind_layer(m);
+    bind_single(m);
     bind_loss(m);
     bind_batch(m);
     bind_probe(m);

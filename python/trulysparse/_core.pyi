@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,8 +176,29 @@ def forward(
     layer: int = 0,
     step: int = 0,
     column_offset: int = 0,
+    by_target: Floats | None = None,
     threads: int,
 ) -> None: ...
+def weights_by_target(view: LayerView32 | LayerView64, out: Floats, threads: int) -> None: ...
+
+class FrozenLayer: ...
+
+def frozen_layer(
+    n_in: int,
+    n_out: int,
+    col_ptr: Offsets,
+    row_idx: Indices,
+    weights: Floats,
+    bias: Floats,
+    activation: tuple[str, float],
+    threads: int,
+) -> FrozenLayer: ...
+def forward_frozen(layer: FrozenLayer, x: Floats, y: Floats, threads: int) -> None: ...
+
+class FrozenNetwork:
+    def __init__(self, layers: Iterable[FrozenLayer], shift: Floats | None, factor: Floats | None) -> None: ...
+    def run(self, samples: Floats, out: Floats, threads: int) -> bool: ...
+
 def backward(
     view: LayerView32 | LayerView64,
     dy: Floats,

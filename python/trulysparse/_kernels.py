@@ -34,12 +34,15 @@ except ImportError as error:
     ) from error
 
 from trulysparse._core import (
+    FrozenLayer,
+    FrozenNetwork,
     Sink,
     adam_step,
     available_isas,
     backward,
     binary_cross_entropy,
     forward,
+    forward_frozen,
     load_csr,
     load_dense,
     mean_squared_error,
@@ -58,11 +61,14 @@ from trulysparse._core import (
     softmax_cross_entropy,
     store_transposed,
     sum_of_squares,
+    weights_by_target,
 )
 
 __all__ = [
     "LANE",
     "PURPOSES",
+    "FrozenLayer",
+    "FrozenNetwork",
     "LayerView",
     "Sink",
     "adam_step",
@@ -81,7 +87,9 @@ __all__ = [
     "drop_incoming",
     "drop_smallest",
     "forward",
+    "forward_frozen",
     "from_cells",
+    "frozen_layer",
     "incoming_strength",
     "isa",
     "keep",
@@ -118,6 +126,7 @@ __all__ = [
     "transpose",
     "unite",
     "validate_pattern",
+    "weights_by_target",
 ]
 
 Offsets: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
@@ -534,3 +543,23 @@ def layer_view(
     wide = getattr(row_ptr, "dtype", None) == np.int64
     make: Callable[..., LayerView] = _core.LayerView64 if wide else _core.LayerView32
     return make(n_in, n_out, row_ptr, col_idx, col_ptr, row_idx, perm, weights, bias, resolve_threads(threads))
+
+
+@_pattern_door
+def frozen_layer(
+    n_in: int,
+    n_out: int,
+    col_ptr: Offsets,
+    row_idx: Indices,
+    weights: Floats,
+    bias: Floats,
+    activation: tuple[str, float],
+    threads: int | None = None,
+) -> FrozenLayer:
+    """Check the arrays of one layer that only predicts and hold on to them, for :func:`forward_frozen`.
+
+    `col_ptr` and `row_idx` come from :func:`transpose`, `weights` (nnz,) from :func:`weights_by_target`. Some of them,
+    with the features' ``shift`` and ``factor`` or None, make a ``FrozenNetwork``, whose
+    ``run(samples, out, threads)`` takes one sample after the other and returns False for one that is not finite.
+    """
+    return _core.frozen_layer(n_in, n_out, col_ptr, row_idx, weights, bias, activation, resolve_threads(threads))

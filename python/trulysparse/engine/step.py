@@ -92,6 +92,7 @@ class Engine:
         self.state = TrainState.fresh(net, optimizer)
         self._workspace: _Workspace | None = None
         self._gradients: list[Floats] = []
+        self._by_target: list[Floats] = []
         self._bias_gradients = [_kernels.aligned_zeros(layer.n_out) for layer in net.layers]
         self._bias_parts = [_kernels.aligned_zeros(layer.n_out) for layer in net.layers]
 
@@ -126,6 +127,7 @@ class Engine:
             self._workspace = space = _Workspace(self.net, ld)
         parts = -(-batch // width)
         fused = self.optimizer.fused and (parts == 1 or self.optimizer.fused_microbatches)
+        self._order_by_target(parts)
         loss_sum, correct = 0.0, 0
         for part in range(parts):
             some = rows[part * width : (part + 1) * width]
@@ -149,7 +151,10 @@ class Engine:
         net, threads = self.net, self.threads
         inputs.load(rows, space.inputs, threads)
         x = space.inputs
-        for layer, threshold, hidden in zip(net.layers, net.dropout_thresholds, space.hidden, strict=False):
+        ordered: Sequence[Floats | None] = self._by_target or [None] * len(net.layers)
+        for layer, threshold, hidden, weights in zip(
+            net.layers, net.dropout_thresholds, space.hidden, ordered, strict=False
+        ):
             _kernels.forward(
                 layer.view,
                 x,
@@ -162,11 +167,12 @@ class Engine:
                 layer=layer.index,
                 step=self.state.step,
                 column_offset=column,
+                by_target=weights,
                 threads=threads,
             )
             x = hidden.activation
         last = net.layers[-1]
-        _kernels.forward(last.view, x, space.output, activation=last.activation, threads=threads)
+        _kernels.forward(last.view, x, space.output, activation=last.activation, by_target=ordered[-1], threads=threads)
         return net.loss(space.output, net.loss.batch(targets, rows, space.ld), rows.size, scale, space.output, threads)
 
     def _backward(self, space: _Workspace, fused: bool, lr: float, first: bool, last: bool) -> None:
@@ -204,6 +210,18 @@ class Engine:
             return self.optimizer.sink(self.state.weight_slots[index], lr, first, last)
         gradient = self._gradient(index)
         return _kernels.sink_store(gradient) if first else _kernels.sink_accumulate(gradient)
+
+    def _order_by_target(self, parts: int) -> None:
+        """Copy the weights into the forward pass's order, where a step has several of them that read it."""
+        if parts < 3:
+            self._by_target = []
+            return
+        layers = self.net.layers
+        if [array.size for array in self._by_target] != [layer.nnz for layer in layers]:
+            self._by_target = []
+            self._by_target = [_kernels.aligned_empty(layer.nnz) for layer in layers]
+        for layer, array in zip(layers, self._by_target, strict=True):
+            _kernels.weights_by_target(layer.view, array, self.threads)
 
     def _gradient(self, index: int) -> Floats:
         """Return the gradient array of a layer, made anew when its number of connections changed."""

@@ -12,6 +12,7 @@ from trulysparse.model.activations import (
     get_activation,
 )
 from trulysparse.model.density import ERK, Density, ErdosRenyi, Given, Uniform, get_density
+from trulysparse.model.frozen import FrozenLayer, FrozenMLP
 from trulysparse.model.inference import Evaluation
 from trulysparse.model.init import HeUniform, Initializer, Normal, Xavier, get_initializer
 from trulysparse.model.inputs import Inputs, InputScaling
@@ -31,6 +32,8 @@ __all__ = [
     "Density",
     "ErdosRenyi",
     "Evaluation",
+    "FrozenLayer",
+    "FrozenMLP",
     "Given",
     "HeUniform",
     "Initializer",

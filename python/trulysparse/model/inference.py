@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +13,27 @@ import numpy.typing as npt
 from trulysparse import _kernels
 from trulysparse.errors import ShapeError
 from trulysparse.model.inputs import Inputs
-from trulysparse.model.layer import SparseLayer
 from trulysparse.model.losses import Loss
 
 # Samples at a time; results do not depend on it. Longer rows (4 KB at 1024) collide in cache.
 BATCH_SIZE = 128
 
-__all__ = ["Evaluation", "evaluate_inputs", "forward_batches", "output_rows"]
+__all__ = ["BATCH_SIZE", "Evaluation", "Stage", "evaluate_inputs", "forward_batches", "output_rows"]
 
 F32 = npt.NDArray[np.float32]
 ACTIVATION_BYTES = 1 << 28  # both activation buffers together; wide networks get smaller batches
+
+
+class Stage(Protocol):
+    """One layer as prediction sees it."""
+
+    @property
+    def n_in(self) -> int: ...
+    @property
+    def n_out(self) -> int: ...
+
+    def forward(self, x: F32, y: F32, threads: int) -> None:
+        """Write ``f(x W + b)`` of x (n_in, ld) into y (n_out, ld)."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +55,20 @@ class Evaluation:
     n_samples: int
 
 
-def _columns(layers: Sequence[SparseLayer], batch_size: int) -> int:
-    widths = [layers[0].n_in, *(layer.n_out for layer in layers)]
+def _columns(stages: Sequence[Stage], batch_size: int) -> int:
+    widths = [stages[0].n_in, *(stage.n_out for stage in stages)]
     room = ACTIVATION_BYTES // (4 * (max(widths[::2]) + max(widths[1::2])))
     return max(1, min(batch_size, max(_kernels.LANE, room // _kernels.LANE * _kernels.LANE)))
 
 
 def forward_batches(
-    layers: Sequence[SparseLayer], inputs: Inputs, batch_size: int, threads: int
+    stages: Sequence[Stage], inputs: Inputs, batch_size: int, threads: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], F32]]:
-    """Run all samples through the layers, without dropout.
+    """Run all samples through the stages, without dropout.
 
     Parameters
     ----------
-    layers
+    stages
         At least one.
     inputs
         The samples.
@@ -73,28 +84,28 @@ def forward_batches(
     z : ndarray
         float32 (n_outputs, ld), ld >= batch: their outputs. Overwritten by the next batch.
     """
-    columns = _columns(layers, min(batch_size, inputs.n_samples))
-    widths = [layers[0].n_in, *(layer.n_out for layer in layers)]
+    columns = _columns(stages, min(batch_size, inputs.n_samples))
+    widths = [stages[0].n_in, *(stage.n_out for stage in stages)]
     buffers = [_kernels.aligned_zeros(max(widths[parity::2]) * _kernels.padded(columns)) for parity in (0, 1)]
     for start in range(0, inputs.n_samples, columns):
         rows = np.arange(start, min(start + columns, inputs.n_samples), dtype=np.int64)
         ld = _kernels.padded(len(rows))
         x = buffers[0][: widths[0] * ld].reshape(widths[0], ld)
         inputs.load(rows, x, threads)
-        for number, layer in enumerate(layers, start=1):
-            y = buffers[number % 2][: layer.n_out * ld].reshape(layer.n_out, ld)
-            _kernels.forward(layer.view, x, y, activation=layer.activation, threads=threads)
+        for number, stage in enumerate(stages, start=1):
+            y = buffers[number % 2][: stage.n_out * ld].reshape(stage.n_out, ld)
+            stage.forward(x, y, threads)
             x = y
         yield rows, x
 
 
 def output_rows(
-    layers: Sequence[SparseLayer], inputs: Inputs, batch_size: int, threads: int, loss: Loss | None = None
+    stages: Sequence[Stage], inputs: Inputs, batch_size: int, threads: int, loss: Loss | None = None
 ) -> F32:
     """Return the outputs of all samples, float32 (N, n_outputs); with `loss`, their probabilities."""
-    n_outputs = layers[-1].n_out
+    n_outputs = stages[-1].n_out
     result = np.empty((inputs.n_samples, n_outputs), dtype=np.float32)
-    for rows, z in forward_batches(layers, inputs, batch_size, threads):
+    for rows, z in forward_batches(stages, inputs, batch_size, threads):
         out = z
         if loss is not None:
             out = _kernels.aligned_empty(z.shape)
@@ -104,7 +115,7 @@ def output_rows(
 
 
 def evaluate_inputs(
-    layers: Sequence[SparseLayer], loss: Loss, inputs: Inputs, targets: Any, batch_size: int, threads: int
+    stages: Sequence[Stage], loss: Loss, inputs: Inputs, targets: Any, batch_size: int, threads: int
 ) -> Evaluation:
     """Mean loss and accuracy over all samples.
 
@@ -122,7 +133,7 @@ def evaluate_inputs(
     if len(targets) != n:
         raise ShapeError(f"there are {n} samples but {len(targets)} targets; each sample needs one")
     total, correct = 0.0, 0
-    for rows, z in forward_batches(layers, inputs, batch_size, threads):
+    for rows, z in forward_batches(stages, inputs, batch_size, threads):
         batch_targets = loss.batch(targets, rows, z.shape[1])
         loss_sum, right = loss(z, batch_targets, len(rows), 1.0, None, threads)
         total += loss_sum

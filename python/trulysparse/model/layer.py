@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from trulysparse import _kernels
 from trulysparse.errors import ShapeError
+from trulysparse.model.frozen import FrozenLayer
 from trulysparse.model.init import Initializer
 from trulysparse.model.pattern import Pattern
 
@@ -135,6 +136,17 @@ class SparseLayer:
                 p.n_in, p.n_out, p.row_ptr, p.col_idx, *p.transposed, self._values, self._bias
             )
         return self._view
+
+    def forward(self, x: F32, y: F32, threads: int) -> None:
+        """Write ``f(x W + b)``, without dropout, of the activations x (n_in, ld) into y (n_out, ld)."""
+        _kernels.forward(self.view, x, y, activation=self.activation, threads=threads)
+
+    def freeze(self, threads: int) -> FrozenLayer:
+        """Return the layer as it is now, for prediction alone."""
+        col_ptr, row_idx, _ = self._pattern.transpose(threads)
+        weights = _kernels.aligned_empty(self.nnz)
+        _kernels.weights_by_target(self.view, weights, threads)
+        return FrozenLayer(self.n_in, self.n_out, col_ptr, row_idx, weights, self._bias.copy(), self.activation)
 
     def __repr__(self) -> str:
         return (
