@@ -14,6 +14,7 @@ namespace {
 constexpr Index kSamples = 16;   // of a block: a cache line of the feature-major side
 constexpr Index kFeatures = 16;  // of a block
 constexpr Index kFeaturesOfItem = 256;
+constexpr Index kPrefetched = 256;  // samples: their features of an item stay in the second cache
 constexpr std::int64_t kParallelElements = 1 << 16;
 
 int threads_for(std::int64_t elements, std::int64_t tasks, int threads) {
@@ -65,6 +66,16 @@ inline void transpose16(const float* from, std::size_t from_stride, float* to, s
                           " of the CSR matrix points outside of it; check it with check_format()");
 }
 
+// Asks for a sample's features before their turn: samples of a shuffled epoch are anywhere in memory.
+template <class T>
+void prefetch(const T* from, std::int64_t stride, Index count) {
+    if (stride != 1) return;
+    const char* bytes = reinterpret_cast<const char*>(from);
+    const std::size_t end = static_cast<std::size_t>(count) * sizeof(T);
+    for (std::size_t at = 0; at < end; at += 64) __builtin_prefetch(bytes + at);
+    __builtin_prefetch(bytes + end - 1);
+}
+
 // One sample's features as standardised floats.
 template <class T>
 void convert(const T* from, std::int64_t stride, Index count, const float* shift, const float* factor,
@@ -89,6 +100,8 @@ void load_dense(const T* X, std::int64_t row_stride, std::int64_t col_stride, co
         const Index first = static_cast<Index>(item * kFeaturesOfItem);
         const Index count = smaller(features - first, kFeaturesOfItem);
         alignas(64) float block[kSamples][kFeaturesOfItem];
+        for (Index s = 0; s < smaller(batch, kPrefetched); ++s)
+            prefetch(X + rows[s] * row_stride + first * col_stride, col_stride, count);
         for (Index b = 0; b < ld; b += kSamples) {
             const Index samples = batch > b ? smaller(batch - b, kSamples) : 0;
             for (Index s = 0; s < samples; ++s)

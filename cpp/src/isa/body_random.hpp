@@ -12,20 +12,21 @@ static void kept_bits_body(const KeptBlock& job) {
     constexpr int words_made = kWidth / 2;  // words of sixteen samples from one vector of blocks
     const unsigned blocks_of_row = static_cast<unsigned>(2 * job.words);
     const unsigned shift = static_cast<unsigned>(__builtin_ctz(blocks_of_row));
+    const unsigned row_shift = shift - 1;  // words are powers of two, so rows and words are told apart without dividing
     const std::int64_t total = static_cast<std::int64_t>(job.rows) * job.words;
     const Words m0 = set1_word(kPhiloxM0), m1 = set1_word(kPhiloxM1);
     const Words threshold = set1_word(job.threshold | job.threshold << 16);
     const Words step = set1_word(job.step), tag = set1_word(job.tag);
+    const Words neuron = set1_word(job.neuron), first_block = set1_word(job.first_block);
+    const Words in_row = set1_word(blocks_of_row - 1);
+    std::uint32_t order[kWidth];  // of lanes, which transpose_blocks turns into block order
+    for (unsigned lane = 0; lane < kWidth; ++lane) order[lane] = groups * (lane % 4) + lane / 4;
+    const Words lanes = load_words(order);
 
     for (std::int64_t first = 0; first < total; first += words_made) {
-        std::uint32_t low[kWidth], high[kWidth];
-        for (unsigned lane = 0; lane < kWidth; ++lane) {
-            // Lane order that transpose_blocks turns into block order.
-            const unsigned block = static_cast<unsigned>(2 * first) + groups * (lane % 4) + lane / 4;
-            low[lane] = job.first_block + (block & (blocks_of_row - 1));
-            high[lane] = job.neuron + (block >> shift);
-        }
-        Words c0 = load_words(low), c1 = load_words(high), c2 = step, c3 = tag;
+        const Words block = add_words(set1_word(static_cast<std::uint32_t>(2 * first)), lanes);
+        Words c0 = add_words(first_block, and_words(block, in_row));
+        Words c1 = add_words(neuron, shift_words_right(block, shift)), c2 = step, c3 = tag;
         std::uint32_t key0 = job.key0, key1 = job.key1;
         for (int round = 0; round < 10; ++round) {
             Words high0, low0, high1, low1;
@@ -46,7 +47,7 @@ static void kept_bits_body(const KeptBlock& job) {
         const std::uint64_t upper = drawn[2] | drawn[3] << bits_of_vector;
         for (int g = 0; g < words_made && first + g < total; ++g) {
             const std::uint64_t half = g < words_made / 2 ? lower : upper;
-            const std::int64_t row = (first + g) / job.words, word = (first + g) % job.words;
+            const std::int64_t row = (first + g) >> row_shift, word = (first + g) & (job.words - 1);
             job.out[row * job.stride + word] = static_cast<std::uint16_t>(half >> (g % (words_made / 2) * 16));
         }
     }

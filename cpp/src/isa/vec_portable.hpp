@@ -83,6 +83,8 @@ TS_INLINE Words load_words(const std::uint32_t* p) {
 TS_INLINE Words set1_word(std::uint32_t a) { return Words{a, a, a, a}; }
 TS_INLINE Words add_words(Words a, Words b) { return a + b; }
 TS_INLINE Words xor_words(Words a, Words b) { return a ^ b; }
+TS_INLINE Words and_words(Words a, Words b) { return a & b; }
+TS_INLINE Words shift_words_right(Words a, unsigned n) { return a >> n; }
 TS_INLINE void multiply_words(Words a, Words m, Words& high, Words& low) {
     for (int i = 0; i < 4; ++i) high[i] = static_cast<std::uint32_t>(static_cast<std::uint64_t>(a[i]) * m[i] >> 32);
     low = a * m;

@@ -72,6 +72,10 @@ TS_INLINE Words load_words(const std::uint32_t* p) { return _mm_loadu_si128(rein
 TS_INLINE Words set1_word(std::uint32_t a) { return _mm_set1_epi32(static_cast<int>(a)); }
 TS_INLINE Words add_words(Words a, Words b) { return _mm_add_epi32(a, b); }
 TS_INLINE Words xor_words(Words a, Words b) { return _mm_xor_si128(a, b); }
+TS_INLINE Words and_words(Words a, Words b) { return _mm_and_si128(a, b); }
+TS_INLINE Words shift_words_right(Words a, unsigned n) {
+    return _mm_srl_epi32(a, _mm_cvtsi32_si128(static_cast<int>(n)));
+}
 TS_INLINE void multiply_words(Words a, Words m, Words& high, Words& low) {
     const Words even = _mm_mul_epu32(a, m);
     const Words odd = _mm_mul_epu32(_mm_srli_epi64(a, 32), m);

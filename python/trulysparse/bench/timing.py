@@ -16,6 +16,7 @@ __all__ = ["Timing", "alternate", "settle", "thread_limit"]
 _LONG_CALL_SECONDS = 0.02
 _SLOW_CALL_SECONDS = 0.4
 _POLL_SECONDS = 0.0005
+_WARM_SECONDS = 0.008
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,13 @@ def alternate(
     seconds: float,
     least: int = 5,
     most: int = 200,
-    turn_seconds: float = 0.002,
+    turn_seconds: float = 0.01,
 ) -> dict[str, Timing]:
     """Time several contestants, turn by turn.
 
-    A turn waits until the threads of the one before have gone to sleep, calls once untimed (unless a call is long),
-    then as often as fills `turn_seconds`.
+    A turn waits until the threads of the one before have gone to sleep, calls untimed for some milliseconds (unless a
+    call is long), then as often as fills `turn_seconds`: a thread that slept may take that long to get a core of its
+    own, which a program that computes without a pause never sees.
 
     Parameters
     ----------
@@ -135,7 +137,7 @@ def alternate(
                 continue
             settle()
             if lengths[name] < _LONG_CALL_SECONDS:
-                call()
+                _timed(call, max(1, math.ceil(_WARM_SECONDS / max(lengths[name], 1e-7))))
             samples[name].append(_timed(call, repeats[name]))
     return {name: Timing(tuple(samples[name]), repeats[name]) for name in calls}
 
