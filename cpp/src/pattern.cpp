@@ -15,7 +15,8 @@ namespace trulysparse {
 
 namespace {
 
-constexpr std::int64_t kSerialTranspose = 65536;  // below, the counters of two levels cost more than they save
+// Below so many connections the two levels of a transposition cost more than they save in cache misses.
+constexpr std::int64_t kSmallTranspose = 1 << 18, kSmallGrain = 16384;
 
 using std::to_string;
 
@@ -67,6 +68,18 @@ Carried<Offset> make_result(Index rows, Index cols, std::uint64_t nnz, std::size
     return out;
 }
 
+// How many of n bytes are not zero; narrow sums, so that they are made in vectors.
+std::int64_t count_marked(const std::uint8_t* mask, std::int64_t n) {
+    std::int64_t total = 0;
+    for (std::int64_t begin = 0, end; begin < n; begin = end) {
+        end = std::min<std::int64_t>(begin + (1 << 20), n);
+        std::int32_t here = 0;
+        for (std::int64_t k = begin; k < end; ++k) here += mask[k] != 0;
+        total += here;
+    }
+    return total;
+}
+
 // Appends connections to a result from a given position on, and what they carry, a small room at a time.
 template <class Offset>
 class Writer {
@@ -75,12 +88,20 @@ public:
            const std::vector<const float*>& fills)
         : out_(out), position_(position), arrays_(arrays), fills_(fills) {}
 
-    // source: the connection's old position, or ~position among the grown. Not written at all unless wanted.
+    // source: the connection's old position. Not written at all unless wanted.
     void push(Index col, std::int64_t source, bool wanted = true) {
         if (used_ == kRoom) flush();
         cols_[used_] = col;
         sources_[used_] = source;
         used_ += wanted;
+    }
+    // source: its position among the grown.
+    void push_grown(Index col, std::int64_t source) {
+        if (used_ == kRoom) flush();
+        cols_[used_] = col;
+        sources_[used_] = 0;
+        grown_[n_grown_] = source;
+        grown_at_[n_grown_++] = static_cast<std::uint32_t>(used_++);
     }
     std::int64_t position() const { return position_ + static_cast<std::int64_t>(used_); }
     void flush() {
@@ -89,49 +110,81 @@ public:
             float* to = out_.arrays[a].data() + position_;
             const float* old = arrays_[a];
             const float* fill = fills_.empty() ? nullptr : fills_[a];
-            for (std::size_t u = 0; u < used_; ++u) {
-                const std::int64_t s = sources_[u];
-                to[u] = s >= 0 ? old[s] : fill ? fill[~s] : 0.0f;
-            }
+            if (n_grown_ < used_)  // else there may be no old position 0
+                for (std::size_t u = 0; u < used_; ++u) to[u] = old[sources_[u]];
+            for (std::size_t g = 0; g < n_grown_; ++g) to[grown_at_[g]] = fill ? fill[grown_[g]] : 0.0f;
         }
         position_ += static_cast<std::int64_t>(used_);
-        used_ = 0;
+        used_ = n_grown_ = 0;
     }
 
 private:
-    static constexpr std::size_t kRoom = 2048;
+    static constexpr std::size_t kRoom = 1024;
     Carried<Offset>& out_;
     std::int64_t position_;
     const std::vector<const float*>& arrays_;
     const std::vector<const float*>& fills_;
-    std::size_t used_ = 0;
+    std::size_t used_ = 0, n_grown_ = 0;
     Index cols_[kRoom];
-    std::int64_t sources_[kRoom];
+    std::int64_t sources_[kRoom], grown_[kRoom];
+    std::uint32_t grown_at_[kRoom];
 };
 
-// The cells a pattern does not have, by rank; ranks are asked for in ascending order.
+// The cells that a pattern, or the part of it that a mask keeps, does not have: by rank, row by row.
 template <class Offset>
 class FreeCells {
 public:
-    explicit FreeCells(const PatternView<Offset>& p) : p_(p) {}
+    FreeCells(const PatternView<Offset>& p, const std::uint8_t* mask, int threads) : p_(p), mask_(mask) {
+        if (!mask) return;
+        kept_before_ = Buffer<Offset>(size_of(p.rows) + 1);
+        kept_before_[0] = 0;
+        const auto blocks = row_blocks(p.row_ptr, p.rows, 16384);
+        parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+            for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i)
+                kept_before_[size_of(i) + 1] = static_cast<Offset>(
+                    count_marked(mask + p.row_ptr[i], static_cast<std::int64_t>(p.row_ptr[i + 1] - p.row_ptr[i])));
+        });
+        for (std::size_t i = 1; i < kept_before_.size(); ++i)
+            kept_before_[i] = static_cast<Offset>(kept_before_[i] + kept_before_[i - 1]);
+    }
+    // How many stand in the rows before this one.
+    std::uint64_t before(Index row) const {
+        return cells_before(row, p_.cols) - static_cast<std::uint64_t>(mask_ ? kept_before_[size_of(row)] : p_.row_ptr[row]);
+    }
+    std::uint64_t count() const { return before(p_.rows); }
 
-    Cell at(std::uint64_t rank) {
-        if (rank >= before(row_ + 1)) {
-            row_ = gallop(row_ + 1, p_.rows, [&](std::int64_t i) { return before(i + 1) > rank; });
-            k_ = p_.row_ptr[row_];
+    // The cells of ascending ranks [first, last), all in this row, to `out`; `columns` is scratch.
+    void find(Index row, const std::uint64_t* first, const std::uint64_t* last, std::vector<Index>& columns,
+              Cell* out) const {
+        if (first == last) return;
+        // columns[m] = how many free cells of the row come before its m-th connection, in a power of two of places.
+        const auto begin = static_cast<std::int64_t>(p_.row_ptr[row]), end = static_cast<std::int64_t>(p_.row_ptr[row + 1]);
+        std::size_t places = 1;
+        while (places <= size_of(end - begin)) places *= 2;
+        if (columns.size() < places) columns.resize(places);
+        Index m = 0;
+        for (std::int64_t k = begin; k < end; ++k) {
+            columns[size_of(m)] = p_.col_idx[k] - m;
+            m += !mask_ || mask_[k] != 0;
         }
-        const std::int64_t begin = p_.row_ptr[row_];
-        const auto local = static_cast<std::int64_t>(rank - before(row_));
-        k_ = gallop(k_, p_.row_ptr[row_ + 1], [&](std::int64_t k) { return p_.col_idx[k] - (k - begin) > local; });
-        return cells_before(static_cast<Index>(row_), p_.cols) + static_cast<Cell>(local + (k_ - begin));
+        while (places / 2 > size_of(m)) places /= 2;
+        std::fill(columns.begin() + m, columns.begin() + static_cast<std::ptrdiff_t>(places), std::numeric_limits<Index>::max());
+        const std::uint64_t base = before(row);
+        const Cell row_base = cells_before(row, p_.cols);
+        const Index* const table = columns.data();
+        for (; first < last; ++first, ++out) {
+            const auto local = static_cast<Index>(*first - base);
+            std::size_t at = 0;  // found without branches, which nothing could foretell
+            for (std::size_t step = places / 2; step > 0; step /= 2)
+                at += step & (std::size_t{0} - static_cast<std::size_t>(table[at + step - 1] <= local));
+            *out = row_base + static_cast<Cell>(local) + at;
+        }
     }
 
 private:
-    std::uint64_t before(std::int64_t row) const {
-        return static_cast<Cell>(row) * static_cast<Cell>(p_.cols) - static_cast<std::uint64_t>(p_.row_ptr[row]);
-    }
     const PatternView<Offset>& p_;
-    std::int64_t row_ = 0, k_ = p_.row_ptr[0];
+    const std::uint8_t* mask_;
+    Buffer<Offset> kept_before_;
 };
 
 // Exactly `count` distinct numbers in [0, bound), sorted, as a uniformly random set; count well below bound.
@@ -165,24 +218,33 @@ Buffer<std::uint64_t> draw_distinct(std::uint64_t count, std::uint64_t bound, co
     return out;
 }
 
+// In one level: every row block counts its connections of each column, and then knows where they go.
 template <class Offset>
-Transposed<Offset> transpose_small(const PatternView<Offset>& p, Transposed<Offset> t) {
-    // col_ptr[j + 1] first counts column j, then says where its next connection goes, and so ends as it should.
-    std::fill(t.col_ptr.begin(), t.col_ptr.end(), Offset{0});
-    const Offset nnz = p.nnz();
-    for (Offset k = 0; k < nnz; ++k) ++t.col_ptr[size_of(p.col_idx[k]) + 1];
-    Offset before = 0;
-    for (std::size_t j = 1; j < t.col_ptr.size(); ++j) {
-        const Offset count = t.col_ptr[j];
-        t.col_ptr[j] = before;
-        before = static_cast<Offset>(before + count);
+Transposed<Offset> transpose_small(const PatternView<Offset>& p, Transposed<Offset> t, int threads) {
+    const auto blocks = row_blocks(p.row_ptr, p.rows, std::max(kSmallGrain, 8 * std::int64_t{p.cols}));
+    const std::size_t n_blocks = size_of(blocks.count()), cols = size_of(p.cols);
+    std::vector<Offset> places(n_blocks * cols);  // block-major: first counts, then where to write
+    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+        Offset* const counts = places.data() + size_of(b) * cols;
+        const Index* const end = p.col_idx + p.row_ptr[blocks.end(b)];
+        for (const Index* col = p.col_idx + p.row_ptr[blocks.begin(b)]; col < end; ++col) ++counts[*col];
+    });
+    Offset total = 0;
+    for (std::size_t j = 0; j < cols; ++j) {
+        t.col_ptr[j] = total;
+        for (std::size_t b = 0; b < n_blocks; ++b)
+            total = static_cast<Offset>(total + std::exchange(places[b * cols + j], total));
     }
-    for (Index i = 0; i < p.rows; ++i)
-        for (Offset k = p.row_ptr[i]; k < p.row_ptr[i + 1]; ++k) {
-            const auto to = static_cast<std::size_t>(t.col_ptr[size_of(p.col_idx[k]) + 1]++);
-            t.row_idx[to] = i;
-            t.perm[to] = k;
-        }
+    t.col_ptr[cols] = total;
+    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+        Offset* const next = places.data() + size_of(b) * cols;
+        for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i)
+            for (Offset k = p.row_ptr[i], row_end = p.row_ptr[i + 1]; k < row_end; ++k) {
+                const auto to = static_cast<std::size_t>(next[p.col_idx[k]]++);
+                t.row_idx[to] = i;
+                t.perm[to] = k;
+            }
+    });
     return t;
 }
 
@@ -268,7 +330,7 @@ Transposed<Offset> transpose(const PatternView<Offset>& p, int threads) {
     const auto nnz = static_cast<std::int64_t>(p.nnz());
     Transposed<Offset> t{Buffer<Offset>(size_of(p.cols) + 1), Buffer<Index>(size_of(nnz)),
                          Buffer<Offset>(size_of(nnz))};
-    if (nnz <= kSerialTranspose) return transpose_small(p, std::move(t));
+    if (nnz <= kSmallTranspose) return transpose_small(p, std::move(t), threads);
 
     const int shift = bucket_shift(static_cast<std::uint64_t>(p.cols),
                                    static_cast<std::uint64_t>(std::clamp<std::int64_t>(nnz / 16384, 16, 2048)));
@@ -333,7 +395,7 @@ Carried<Offset> rewire(const PatternView<Offset>& p, const std::uint8_t* mask, c
         throw InvalidArgument("rewire: " + to_string(fills.size()) + " fills for " + to_string(arrays.size()) +
                               " arrays; give one fill (or none) for each array");
     check_cells(p.rows, p.cols, grown, n_grown, "rewire: grown", threads);
-    const auto blocks = row_blocks(p.row_ptr, p.rows);
+    const auto blocks = row_blocks(p.row_ptr, p.rows, 8192);
     auto first_grown = [&](Index row) {
         return std::lower_bound(grown, grown + n_grown, cells_before(row, p.cols)) - grown;
     };
@@ -341,9 +403,7 @@ Carried<Offset> rewire(const PatternView<Offset>& p, const std::uint8_t* mask, c
     parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
         const Index row = blocks.begin(b), row_end = blocks.end(b);
         const auto k = static_cast<std::int64_t>(p.row_ptr[row]), end = static_cast<std::int64_t>(p.row_ptr[row_end]);
-        std::int64_t kept = mask ? 0 : end - k;
-        if (mask)
-            for (std::int64_t i = k; i < end; ++i) kept += mask[i] != 0;
+        const std::int64_t kept = mask ? count_marked(mask + k, end - k) : end - k;
         before[size_of(b)] = kept + (first_grown(row_end) - first_grown(row));
     });
     const auto total = static_cast<std::uint64_t>(sums_before(before));
@@ -363,7 +423,7 @@ Carried<Offset> rewire(const PatternView<Offset>& p, const std::uint8_t* mask, c
                 if (k < end && p.col_idx[k] == col && (!mask || mask[k]))
                     throw InvalidArgument("rewire: grown cell " + place(grown[g], p.cols) + " at position " +
                                           to_string(g) + " is a connection that is kept; grow only missing cells");
-                writer.push(col, ~g);
+                writer.push_grown(col, g);
             }
             for (; k < end; ++k) writer.push(p.col_idx[k], k, !mask || mask[k]);
             out.pattern.row_ptr[size_of(i) + 1] = static_cast<Offset>(writer.position());
@@ -488,37 +548,49 @@ Carried<Offset> select(const PatternView<Offset>& p, const Index* rows, Index n_
 }
 
 template <class Offset>
-Buffer<Cell> draw_missing(const PatternView<Offset>& p, std::uint64_t count, const Stream& stream, int threads) {
-    const std::uint64_t free = p.cells() - static_cast<std::uint64_t>(p.nnz());
+Buffer<Cell> draw_missing(const PatternView<Offset>& p, const std::uint8_t* mask, std::uint64_t count,
+                          const Stream& stream, int threads) {
+    const FreeCells<Offset> cells(p, mask, threads);
+    const std::uint64_t free = cells.count();
     if (count > free)
         throw InvalidArgument("cannot draw " + to_string(count) + " missing cells from a layer of " +
-                              to_string(p.rows) + " x " + to_string(p.cols) + " with " + to_string(p.nnz()) +
+                              to_string(p.rows) + " x " + to_string(p.cols) + " with " + to_string(p.cells() - free) +
                               " connections: only " + to_string(free) + " cells are free; ask for fewer");
-    Buffer<Cell> out(count);
-    if (count <= free / 2) {
-        const Buffer<std::uint64_t> ranks = draw_distinct(count, free, stream, threads);
-        const Chunks chunks(static_cast<std::int64_t>(count), 16384);
-        parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
-            FreeCells<Offset> cells(p);
-            for (std::int64_t d = chunks.begin(c); d < chunks.end(c); ++d)
-                out[size_of(d)] = cells.at(ranks[size_of(d)]);
-        });
-        return out;
-    }
     // More than half: drawing the ones to leave out keeps collisions rare.
-    const Buffer<std::uint64_t> excluded = draw_distinct(free - count, free, stream, threads);
-    const Chunks chunks(static_cast<std::int64_t>(free), 16384);
-    parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
-        FreeCells<Offset> cells(p);
-        auto rank = static_cast<std::uint64_t>(chunks.begin(c));
-        const auto end = static_cast<std::uint64_t>(chunks.end(c));
-        const std::uint64_t* skip = std::lower_bound(excluded.begin(), excluded.end(), rank);
-        std::uint64_t to = rank - static_cast<std::uint64_t>(skip - excluded.begin());
-        for (; rank < end; ++rank)
-            if (skip != excluded.end() && *skip == rank)
-                ++skip;
-            else
-                out[to++] = cells.at(rank);
+    const bool leave_out = count > free / 2;
+    const Buffer<std::uint64_t> drawn = draw_distinct(leave_out ? free - count : count, free, stream, threads);
+    const auto drawn_before = [&](Index row) {
+        return std::lower_bound(drawn.begin(), drawn.end(), cells.before(row)) - drawn.begin();
+    };
+    Buffer<Cell> out(count);
+    const auto work_before = [&](Index row) {
+        const std::int64_t ranks = drawn_before(row), given = static_cast<std::int64_t>(cells.before(row)) - ranks;
+        return static_cast<std::int64_t>(p.row_ptr[row]) + 2 * std::int64_t{row} + (leave_out ? given : ranks);
+    };
+    const RowBlocks<decltype(work_before)> blocks(p.rows, work_before, 8192);
+    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+        std::vector<Index> columns;
+        std::vector<std::uint64_t> others;
+        const Index row_begin = blocks.begin(b), row_end = blocks.end(b);
+        const std::uint64_t* next = drawn.begin() + drawn_before(row_begin);
+        for (Index i = row_begin; i < row_end; ++i) {
+            const std::uint64_t* const first = next;
+            const std::uint64_t begin = cells.before(i), end = cells.before(i + 1);
+            while (next < drawn.end() && *next < end) ++next;
+            if (!leave_out) {
+                cells.find(i, first, next, columns, out.data() + (first - drawn.begin()));
+                continue;
+            }
+            others.clear();
+            const std::uint64_t* skip = first;
+            for (std::uint64_t rank = begin; rank < end; ++rank)
+                if (skip < next && *skip == rank)
+                    ++skip;
+                else
+                    others.push_back(rank);
+            cells.find(i, others.data(), others.data() + others.size(), columns,
+                       out.data() + (begin - static_cast<std::uint64_t>(first - drawn.begin())));
+        }
     });
     return out;
 }
@@ -561,7 +633,7 @@ Pattern<Offset> from_cells(Index rows, Index cols, const Cell* cells, std::uint6
                                    const std::vector<std::vector<const float*>>&, int);                              \
     template Carried<Offset> select(const PatternView<Offset>&, const Index*, Index, const Index*, Index,            \
                                     const std::vector<const float*>&, int);                                          \
-    template Buffer<Cell> draw_missing(const PatternView<Offset>&, std::uint64_t, const Stream&, int);               \
+    template Buffer<Cell> draw_missing(const PatternView<Offset>&, const std::uint8_t*, std::uint64_t, const Stream&, int); \
     template Pattern<Offset> from_cells(Index, Index, const Cell*, std::uint64_t, int);
 TRULYSPARSE_FOR_EACH_OFFSET(INSTANTIATE)
 #undef INSTANTIATE

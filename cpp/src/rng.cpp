@@ -23,10 +23,15 @@ bool is_surplus(std::uint64_t word, std::uint64_t bound) {
 
 // The high 64 bits of a * b.
 std::uint64_t multiply_high(std::uint64_t a, std::uint64_t b) {
+#if defined(__SIZEOF_INT128__)
+    __extension__ using Product = unsigned __int128;
+    return static_cast<std::uint64_t>(static_cast<Product>(a) * b >> 64);
+#else
     const std::uint64_t a0 = a & 0xffffffffu, a1 = a >> 32, b0 = b & 0xffffffffu, b1 = b >> 32;
     const std::uint64_t cross = a1 * b0 + (a0 * b0 >> 32);
     const std::uint64_t other = a0 * b1 + (cross & 0xffffffffu);
     return a1 * b1 + (cross >> 32) + (other >> 32);
+#endif
 }
 
 #if defined(__SSE2__) || defined(_M_X64)

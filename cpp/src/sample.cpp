@@ -126,7 +126,7 @@ Pattern<Offset> sample_exact(Index rows, Index cols, std::uint64_t count, const 
     check_holdable<Offset>(rows, cols, count);
     const Buffer<Offset> row_ptr(size_of(rows) + 1, Offset{0});
     const Buffer<Cell> drawn =
-        draw_missing<Offset>(PatternView<Offset>{rows, cols, row_ptr.data(), nullptr}, count, stream, threads);
+        draw_missing<Offset>(PatternView<Offset>{rows, cols, row_ptr.data(), nullptr}, nullptr, count, stream, threads);
     return from_cells<Offset>(rows, cols, drawn.data(), drawn.size(), threads);
 }
 

@@ -70,6 +70,7 @@ def draw_missing(
     n_out: int,
     row_ptr: Offsets,
     col_idx: Indices,
+    mask: Mask | None,
     count: int,
     seed: int,
     purpose: int,

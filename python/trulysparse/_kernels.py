@@ -345,11 +345,16 @@ def draw_missing(
     purpose: str,
     layer: int,
     step: int,
+    mask: Mask | None = None,
     threads: int | None = None,
 ) -> Cells:
-    """Draw `count` distinct cells uniformly from those that have no connection; sorted."""
+    """Draw `count` distinct cells uniformly from those that have no connection; sorted.
+
+    Connections whose `mask` (bool, (nnz,); None: all True) is False count as gone: the result is that of drawing
+    after :func:`keep`.
+    """
     return _core.draw_missing(
-        n_in, n_out, row_ptr, col_idx, count, seed, _purpose(purpose), layer, step, resolve_threads(threads)
+        n_in, n_out, row_ptr, col_idx, mask, count, seed, _purpose(purpose), layer, step, resolve_threads(threads)
     )
 
 
