@@ -95,13 +95,45 @@ public:
         sources_[used_] = source;
         used_ += wanted;
     }
-    // source: its position among the grown.
-    void push_grown(Index col, std::int64_t source) {
-        if (used_ == kRoom) flush();
-        cols_[used_] = col;
-        sources_[used_] = 0;
-        grown_[n_grown_] = source;
-        grown_at_[n_grown_++] = static_cast<std::uint32_t>(used_++);
+    // A row's old connections [k, end) that the mask keeps and its grown ones [g, g_end), ascending; columns of the latter
+    // are their cells minus `base`. False if a connection that is kept is among the grown.
+    bool merge(const Index* cols, const std::uint8_t* mask, std::int64_t k, std::int64_t end, const Cell* grown,
+               std::int64_t g, std::int64_t g_end, Cell base) {
+        bool clash = false;
+        while (k < end || g < g_end) {
+            if (used_ == kRoom) flush();
+            std::size_t used = used_, n_grown = n_grown_;  // locals, so that they stay in registers
+            // Which comes next is a matter of chance: no branch depends on it.
+            while (used < kRoom && k < end && g < g_end) {
+                const Index old = cols[k], fresh = static_cast<Index>(grown[g] - base);
+                const bool kept = !mask || mask[k], is_grown = fresh < old;
+                clash |= kept && fresh == old;
+                cols_[used] = std::min(fresh, old);
+                sources_[used] = k;
+                grown_[n_grown] = g;
+                grown_at_[n_grown] = static_cast<std::uint32_t>(used);
+                n_grown += is_grown;
+                used += is_grown || kept;
+                g += is_grown;
+                k += !is_grown;
+            }
+            if (g == g_end)
+                for (; used < kRoom && k < end; ++k) {
+                    cols_[used] = cols[k];
+                    sources_[used] = k;
+                    used += !mask || mask[k];
+                }
+            if (k == end)
+                for (; used < kRoom && g < g_end; ++g) {
+                    cols_[used] = static_cast<Index>(grown[g] - base);
+                    sources_[used] = 0;
+                    grown_[n_grown] = g;
+                    grown_at_[n_grown++] = static_cast<std::uint32_t>(used++);
+                }
+            used_ = used;
+            n_grown_ = n_grown;
+        }
+        return !clash;
     }
     std::int64_t position() const { return position_ + static_cast<std::int64_t>(used_); }
     void flush() {
@@ -126,9 +158,24 @@ private:
     const std::vector<const float*>& fills_;
     std::size_t used_ = 0, n_grown_ = 0;
     Index cols_[kRoom];
-    std::int64_t sources_[kRoom], grown_[kRoom];
-    std::uint32_t grown_at_[kRoom];
+    std::int64_t sources_[kRoom], grown_[kRoom + 1];  // one more: where what is not wanted goes
+    std::uint32_t grown_at_[kRoom + 1];
 };
+
+// Says which of a row's grown cells, from position g on, is the first that is a kept connection.
+template <class Offset>
+[[noreturn]] void throw_clash(const PatternView<Offset>& p, const std::uint8_t* mask, Index row, const Cell* grown,
+                              std::int64_t g) {
+    const Cell base = cells_before(row, p.cols);
+    auto k = static_cast<std::int64_t>(p.row_ptr[row]);
+    while (grown[g] != base + static_cast<Cell>(p.col_idx[k]) || (mask && !mask[k]))
+        if (grown[g] < base + static_cast<Cell>(p.col_idx[k]))
+            ++g;
+        else
+            ++k;
+    throw InvalidArgument("rewire: grown cell " + place(grown[g], p.cols) + " at position " + to_string(g) +
+                          " is a connection that is kept; grow only missing cells");
+}
 
 // The cells that a pattern, or the part of it that a mask keeps, does not have: by rank, row by row.
 template <class Offset>
@@ -414,18 +461,11 @@ Carried<Offset> rewire(const PatternView<Offset>& p, const std::uint8_t* mask, c
         const std::int64_t g_end = first_grown(row_end);
         Writer<Offset> writer(out, before[size_of(b)], arrays, fills);
         for (Index i = row; i < row_end; ++i) {
-            auto k = static_cast<std::int64_t>(p.row_ptr[i]);
-            const auto end = static_cast<std::int64_t>(p.row_ptr[i + 1]);
             const Cell base = cells_before(i, p.cols), next_base = base + static_cast<Cell>(p.cols);
-            for (; g < g_end && grown[g] < next_base; ++g) {
-                const auto col = static_cast<Index>(grown[g] - base);
-                for (; k < end && p.col_idx[k] < col; ++k) writer.push(p.col_idx[k], k, !mask || mask[k]);
-                if (k < end && p.col_idx[k] == col && (!mask || mask[k]))
-                    throw InvalidArgument("rewire: grown cell " + place(grown[g], p.cols) + " at position " +
-                                          to_string(g) + " is a connection that is kept; grow only missing cells");
-                writer.push_grown(col, g);
-            }
-            for (; k < end; ++k) writer.push(p.col_idx[k], k, !mask || mask[k]);
+            const std::int64_t g_row = g;
+            while (g < g_end && grown[g] < next_base) ++g;
+            if (!writer.merge(p.col_idx, mask, p.row_ptr[i], p.row_ptr[i + 1], grown, g_row, g, base))
+                throw_clash(p, mask, i, grown, g_row);
             out.pattern.row_ptr[size_of(i) + 1] = static_cast<Offset>(writer.position());
         }
         writer.flush();

@@ -134,6 +134,7 @@ class _LayerView:  # not in the extension: what its two classes have in common
         perm: Offsets,
         weights: Floats,
         bias: Floats,
+        trusted: bool = False,
         threads: int = 1,
     ) -> None: ...
     @property
