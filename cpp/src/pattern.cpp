@@ -104,8 +104,7 @@ public:
             if (used_ == kRoom) flush();
             std::size_t used = used_, n_grown = n_grown_;  // locals, so that they stay in registers
             // Which comes next is a matter of chance: no branch depends on it.
-            while (used < kRoom && k < end && g < g_end) {
-                const Index old = cols[k], fresh = static_cast<Index>(grown[g] - base);
+            const auto step = [&](Index old, Index fresh) {
                 const bool kept = !mask || mask[k], is_grown = fresh < old;
                 clash |= kept && fresh == old;
                 cols_[used] = std::min(fresh, old);
@@ -116,6 +115,18 @@ public:
                 used += is_grown || kept;
                 g += is_grown;
                 k += !is_grown;
+                return is_grown;
+            };
+            if (k < end && g < g_end) {
+                Index old = cols[k], fresh = static_cast<Index>(grown[g] - base);
+                while (used < kRoom && k + 1 < end && g + 1 < g_end) {
+                    // Both that may come next are loaded before it is known which one does.
+                    const Index next_old = cols[k + 1], next_fresh = static_cast<Index>(grown[g + 1] - base);
+                    const Index is_grown = -static_cast<Index>(step(old, fresh));
+                    old = (old & is_grown) | (next_old & ~is_grown);
+                    fresh = (next_fresh & is_grown) | (fresh & ~is_grown);
+                }
+                while (used < kRoom && k < end && g < g_end) step(cols[k], static_cast<Index>(grown[g] - base));
             }
             if (g == g_end)
                 for (; used < kRoom && k < end; ++k) {

@@ -59,7 +59,7 @@ public:
     // mask = 0 for the k smallest of each kind and, with drop_zeros, for every exact zero, 1 elsewhere.
     void write(std::array<std::uint64_t, 2> k, bool drop_zeros, std::uint8_t* mask) const {
         std::array<std::uint8_t, 2 * kHalf> fate;
-        std::array<std::uint64_t, 2> wanted = k, undecided = {0, 0};
+        std::array<std::uint64_t, 2> wanted = k;
         for (std::size_t kind = 0; kind < 2; ++kind) {
             std::size_t bucket = kind * kHalf;
             const std::size_t end = bucket + kHalf;
@@ -67,16 +67,13 @@ public:
                 wanted[kind] -= histogram_[bucket];
                 fate[bucket] = kDropped;
             }
-            if (wanted[kind] > 0) {
-                undecided[kind] = histogram_[bucket];
-                fate[bucket++] = kUndecided;
-            }
+            if (wanted[kind] > 0) fate[bucket++] = kUndecided;
             std::fill(fate.begin() + static_cast<std::ptrdiff_t>(bucket), fate.begin() + static_cast<std::ptrdiff_t>(end),
                       kKept);
         }
         if (signs_.zero > 0)  // they share a bucket with the smallest numbers
             for (std::size_t first : {std::size_t{0}, kHalf}) fate[first] |= kMayBeZero;
-        decide(decide_buckets(fate, drop_zeros, mask), wanted, undecided, mask);
+        decide(decide_buckets(fate, drop_zeros, mask), wanted, mask);
     }
 
 private:
@@ -155,50 +152,50 @@ private:
         return undecided;
     }
 
-    // Returns the wanted-th smallest of numbers that agree in their upper bits; `wanted` becomes how many of those equal
-    // to it are among the wanted.
-    static std::uint32_t narrow(std::vector<std::uint32_t> numbers, std::uint64_t& wanted) {
+    // Of the undecided, the `wanted` smallest of each kind are dropped: among equals, the first.
+    void decide(const Positions& positions, std::array<std::uint64_t, 2> wanted, std::uint8_t* mask) const {
+        std::vector<std::uint32_t> numbers;
+        for (std::size_t c = 0; c < positions.size(); ++c) {
+            const float* const values = values_ + chunks_.begin(static_cast<std::int64_t>(c));
+            for (const std::uint32_t position : positions[c]) numbers.push_back(bits_of(values[position]) & looked_at_);
+        }
+        const std::array<std::uint32_t, 2> threshold = narrow(std::move(numbers), wanted);
+        for (std::size_t c = 0; c < positions.size(); ++c) {
+            const std::int64_t begin = chunks_.begin(static_cast<std::int64_t>(c));
+            for (const std::uint32_t position : positions[c]) {
+                const std::uint32_t bits = bits_of(values_[begin + position]) & looked_at_;
+                const std::size_t kind = bits >> 31;
+                std::uint8_t kept = (bits & kMagnitude) > threshold[kind];
+                if ((bits & kMagnitude) == threshold[kind]) {
+                    kept = wanted[kind] == 0;
+                    wanted[kind] -= !kept;
+                }
+                mask[begin + position] = kept;
+            }
+        }
+    }
+
+    // The wanted-th smallest magnitude of each kind, among numbers that agree in their upper bits; `wanted` becomes how
+    // many of those equal to it are among the wanted.
+    static std::array<std::uint32_t, 2> narrow(std::vector<std::uint32_t> numbers, std::array<std::uint64_t, 2>& wanted) {
         constexpr int width = kShift / 2;
         constexpr std::uint32_t digits = 1u << width;
         for (int shift = kShift - width; shift >= 0; shift -= width) {
-            std::array<std::uint64_t, digits> counts{};
-            for (const std::uint32_t number : numbers) ++counts[number >> shift & (digits - 1)];
-            std::uint32_t digit = 0;
-            for (; wanted > counts[digit]; ++digit) wanted -= counts[digit];
+            std::array<std::array<std::uint64_t, digits>, 2> counts{};
+            for (const std::uint32_t number : numbers) ++counts[number >> 31][number >> shift & (digits - 1)];
+            std::array<std::uint32_t, 2> digit = {0, 0};
+            for (std::size_t kind = 0; kind < 2; ++kind)
+                for (; wanted[kind] > counts[kind][digit[kind]]; ++digit[kind]) wanted[kind] -= counts[kind][digit[kind]];
             std::size_t used = 0;
             for (const std::uint32_t number : numbers) {
                 numbers[used] = number;
-                used += (number >> shift & (digits - 1)) == digit;
+                used += (number >> shift & (digits - 1)) == digit[number >> 31];
             }
             numbers.resize(used);
         }
-        return numbers[0];
-    }
-
-    // Of the undecided, the `wanted` smallest of each kind are dropped: among equals, the first.
-    void decide(const Positions& positions, std::array<std::uint64_t, 2> wanted,
-                const std::array<std::uint64_t, 2>& undecided, std::uint8_t* mask) const {
-        const auto each = [&](auto visit) {
-            for (std::size_t c = 0; c < positions.size(); ++c)
-                for (const std::uint32_t position : positions[c]) {
-                    const std::int64_t i = chunks_.begin(static_cast<std::int64_t>(c)) + position;
-                    const std::uint32_t bits = bits_of(values_[i]) & looked_at_;
-                    visit(i, std::size_t{bits >> 31}, bits & kMagnitude);
-                }
-        };
-        std::array<std::vector<std::uint32_t>, 2> magnitudes;
-        for (std::size_t kind = 0; kind < 2; ++kind) magnitudes[kind].reserve(undecided[kind]);
-        each([&](std::int64_t, std::size_t kind, std::uint32_t magnitude) { magnitudes[kind].push_back(magnitude); });
-        std::array<std::uint32_t, 2> threshold = {0, 0};
-        for (std::size_t kind = 0; kind < 2; ++kind) {
-            if (wanted[kind] == 0) continue;
-            threshold[kind] = narrow(std::move(magnitudes[kind]), wanted[kind]);
-        }
-        each([&](std::int64_t i, std::size_t kind, std::uint32_t magnitude) {
-            if (magnitude > threshold[kind] || (magnitude == threshold[kind] && wanted[kind] == 0)) return;
-            wanted[kind] -= magnitude == threshold[kind];
-            mask[i] = 0;
-        });
+        std::array<std::uint32_t, 2> found = {0, 0};
+        for (const std::uint32_t number : numbers) found[number >> 31] = number & kMagnitude;
+        return found;
     }
 
     const float* values_;
