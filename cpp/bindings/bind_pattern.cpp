@@ -107,8 +107,8 @@ Carrier select_neurons(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr
 }
 
 py::array draw_missing_cells(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx,
-                             py::handle mask, std::int64_t count, std::uint64_t seed, int purpose, std::int64_t layer, std::int64_t step,
-                             int threads) {
+                             py::handle mask, std::int64_t count, std::uint64_t seed, int purpose, std::int64_t layer,
+                             std::int64_t step, int threads) {
     check_threads(threads);
     const Stream stream = make_stream(seed, purpose, layer, step);
     const std::uint64_t n = check_count(count, "count");
@@ -117,9 +117,8 @@ py::array draw_missing_cells(std::int64_t n_in, std::int64_t n_out, py::handle r
         const auto kept = optional1<const bool>(mask, "mask", p.nnz());
         const std::uint64_t free = p.cells() - static_cast<std::uint64_t>(p.nnz());  // at least
         if (n <= free) check_memory(bytes_to_draw_missing(n, free), "drawing " + std::to_string(n) + " cells");
-        return to_numpy(unlocked([&] {
-            return draw_missing(p, reinterpret_cast<const std::uint8_t*>(kept.data), n, stream, threads);
-        }));
+        return to_numpy(unlocked(
+            [&] { return draw_missing(p, reinterpret_cast<const std::uint8_t*>(kept.data), n, stream, threads); }));
     });
 }
 

@@ -95,8 +95,8 @@ public:
         sources_[used_] = source;
         used_ += wanted;
     }
-    // A row's old connections [k, end) that the mask keeps and its grown ones [g, g_end), ascending; columns of the latter
-    // are their cells minus `base`. False if a connection that is kept is among the grown.
+    // A row's old connections [k, end) that the mask keeps and its grown ones [g, g_end), ascending; the latter's
+    // columns are their cells minus `base`. False if a connection that is kept is among the grown.
     bool merge(const Index* cols, const std::uint8_t* mask, std::int64_t k, std::int64_t end, const Cell* grown,
                std::int64_t g, std::int64_t g_end, Cell base) {
         bool clash = false;
@@ -207,7 +207,8 @@ public:
     }
     // How many stand in the rows before this one.
     std::uint64_t before(Index row) const {
-        return cells_before(row, p_.cols) - static_cast<std::uint64_t>(mask_ ? kept_before_[size_of(row)] : p_.row_ptr[row]);
+        return cells_before(row, p_.cols) -
+               static_cast<std::uint64_t>(mask_ ? kept_before_[size_of(row)] : p_.row_ptr[row]);
     }
     std::uint64_t count() const { return before(p_.rows); }
 
@@ -216,7 +217,8 @@ public:
               Cell* out) const {
         if (first == last) return;
         // columns[m] = how many free cells of the row come before its m-th connection, in a power of two of places.
-        const auto begin = static_cast<std::int64_t>(p_.row_ptr[row]), end = static_cast<std::int64_t>(p_.row_ptr[row + 1]);
+        const auto begin = static_cast<std::int64_t>(p_.row_ptr[row]),
+                   end = static_cast<std::int64_t>(p_.row_ptr[row + 1]);
         std::size_t places = 1;
         while (places <= size_of(end - begin)) places *= 2;
         if (columns.size() < places) columns.resize(places);
@@ -226,7 +228,8 @@ public:
             m += !mask_ || mask_[k] != 0;
         }
         while (places / 2 > size_of(m)) places /= 2;
-        std::fill(columns.begin() + m, columns.begin() + static_cast<std::ptrdiff_t>(places), std::numeric_limits<Index>::max());
+        std::fill(columns.begin() + m, columns.begin() + static_cast<std::ptrdiff_t>(places),
+                  std::numeric_limits<Index>::max());
         const std::uint64_t base = before(row);
         const Cell row_base = cells_before(row, p_.cols);
         const Index* const table = columns.data();
@@ -671,20 +674,21 @@ Pattern<Offset> from_cells(Index rows, Index cols, const Cell* cells, std::uint6
     return out;
 }
 
-#define INSTANTIATE(Offset)                                                                                          \
-    template void check_holdable<Offset>(std::int64_t, std::int64_t, std::uint64_t);                                 \
-    template void validate(const PatternView<Offset>&, std::uint64_t);                                               \
-    template void check_index_arrays(const IndexArrays<Offset>&, std::uint64_t, int);                                \
-    template Transposed<Offset> transpose(const PatternView<Offset>&, int);                                          \
-    template Carried<Offset> keep(const PatternView<Offset>&, const std::uint8_t*, const std::vector<const float*>&, \
-                                  int);                                                                              \
-    template Carried<Offset> rewire(const PatternView<Offset>&, const std::uint8_t*, const Cell*, std::uint64_t,     \
-                                    const std::vector<const float*>&, const std::vector<const float*>&, int);        \
-    template Carried<Offset> unite(const std::vector<PatternView<Offset>>&,                                          \
-                                   const std::vector<std::vector<const float*>>&, int);                              \
-    template Carried<Offset> select(const PatternView<Offset>&, const Index*, Index, const Index*, Index,            \
-                                    const std::vector<const float*>&, int);                                          \
-    template Buffer<Cell> draw_missing(const PatternView<Offset>&, const std::uint8_t*, std::uint64_t, const Stream&, int); \
+#define INSTANTIATE(Offset)                                                                                           \
+    template void check_holdable<Offset>(std::int64_t, std::int64_t, std::uint64_t);                                  \
+    template void validate(const PatternView<Offset>&, std::uint64_t);                                                \
+    template void check_index_arrays(const IndexArrays<Offset>&, std::uint64_t, int);                                 \
+    template Transposed<Offset> transpose(const PatternView<Offset>&, int);                                           \
+    template Carried<Offset> keep(const PatternView<Offset>&, const std::uint8_t*, const std::vector<const float*>&,  \
+                                  int);                                                                               \
+    template Carried<Offset> rewire(const PatternView<Offset>&, const std::uint8_t*, const Cell*, std::uint64_t,      \
+                                    const std::vector<const float*>&, const std::vector<const float*>&, int);         \
+    template Carried<Offset> unite(const std::vector<PatternView<Offset>>&,                                           \
+                                   const std::vector<std::vector<const float*>>&, int);                               \
+    template Carried<Offset> select(const PatternView<Offset>&, const Index*, Index, const Index*, Index,             \
+                                    const std::vector<const float*>&, int);                                           \
+    template Buffer<Cell> draw_missing(const PatternView<Offset>&, const std::uint8_t*, std::uint64_t, const Stream&, \
+                                       int);                                                                          \
     template Pattern<Offset> from_cells(Index, Index, const Cell*, std::uint64_t, int);
 TRULYSPARSE_FOR_EACH_OFFSET(INSTANTIATE)
 #undef INSTANTIATE

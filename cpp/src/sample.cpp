@@ -143,8 +143,9 @@ void draw_values(const Cell* cells, std::uint64_t n, Index cols, Distribution di
         if (n_scale == 1)
             values_at(here, count, distribution, [&](std::int64_t) { return scale[0]; }, stream, out + begin);
         else
-            values_at(here, count, distribution, [&](std::int64_t k) { return scale[here[k] % n_scale]; }, stream,
-                      out + begin);
+            values_at(
+                here, count, distribution, [&](std::int64_t k) { return scale[here[k] % n_scale]; }, stream,
+                out + begin);
     });
 }
 

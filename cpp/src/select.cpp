@@ -68,8 +68,8 @@ public:
                 fate[bucket] = kDropped;
             }
             if (wanted[kind] > 0) fate[bucket++] = kUndecided;
-            std::fill(fate.begin() + static_cast<std::ptrdiff_t>(bucket), fate.begin() + static_cast<std::ptrdiff_t>(end),
-                      kKept);
+            std::fill(fate.begin() + static_cast<std::ptrdiff_t>(bucket),
+                      fate.begin() + static_cast<std::ptrdiff_t>(end), kKept);
         }
         if (signs_.zero > 0)  // they share a bucket with the smallest numbers
             for (std::size_t first : {std::size_t{0}, kHalf}) fate[first] |= kMayBeZero;
@@ -177,7 +177,8 @@ private:
 
     // The wanted-th smallest magnitude of each kind, among numbers that agree in their upper bits; `wanted` becomes how
     // many of those equal to it are among the wanted.
-    static std::array<std::uint32_t, 2> narrow(std::vector<std::uint32_t> numbers, std::array<std::uint64_t, 2>& wanted) {
+    static std::array<std::uint32_t, 2> narrow(std::vector<std::uint32_t> numbers,
+                                               std::array<std::uint64_t, 2>& wanted) {
         constexpr int width = kShift / 2;
         constexpr std::uint32_t digits = 1u << width;
         for (int shift = kShift - width; shift >= 0; shift -= width) {
@@ -185,7 +186,8 @@ private:
             for (const std::uint32_t number : numbers) ++counts[number >> 31][number >> shift & (digits - 1)];
             std::array<std::uint32_t, 2> digit = {0, 0};
             for (std::size_t kind = 0; kind < 2; ++kind)
-                for (; wanted[kind] > counts[kind][digit[kind]]; ++digit[kind]) wanted[kind] -= counts[kind][digit[kind]];
+                for (; wanted[kind] > counts[kind][digit[kind]]; ++digit[kind])
+                    wanted[kind] -= counts[kind][digit[kind]];
             std::size_t used = 0;
             for (const std::uint32_t number : numbers) {
                 numbers[used] = number;

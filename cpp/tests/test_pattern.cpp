@@ -51,7 +51,9 @@ bool has(const std::string& text, const std::string& part) { return text.find(pa
 }  // namespace
 
 TEST_CASE_TEMPLATE("test_transpose_equals_the_oracle", Offset, std::int32_t, std::int64_t) {
-    for (const auto& layer : testing::all_layers<Offset>()) {
+    auto layers = testing::all_layers<Offset>();
+    layers.push_back(testing::random_layer<Offset>("several blocks, one level", 900, 1000, 0.1, 5));
+    for (const auto& layer : layers) {
         INFO(layer.name);
         const Transposed<Offset> expected = ref::transpose(layer.view());
         for (int threads : testing::kThreads) {
@@ -76,13 +78,16 @@ TEST_CASE_TEMPLATE("test_keep_and_rewire_equal_the_oracle", Offset, std::int32_t
             const auto survivors = ref::rewire<Offset>(layer.view(), mask, {}, {w.data(), v.data()}, {});
             const PatternView<Offset> left = survivors.pattern.view();
             const std::uint64_t free = left.cells() - static_cast<std::uint64_t>(left.nnz());
-            const Buffer<Cell> drawn = draw_missing(left, kKeepAll, std::min<std::uint64_t>(free, 1 + n / 3), stream_of(1), 1);
+            const Buffer<Cell> drawn =
+                draw_missing(left, kKeepAll, std::min<std::uint64_t>(free, 1 + n / 3), stream_of(1), 1);
             const std::vector<Cell> grown(drawn.begin(), drawn.end());
             const std::vector<float> fill = testing::random_floats(grown.size(), 4);
             const auto rewired =
                 ref::rewire<Offset>(layer.view(), mask, grown, {w.data(), v.data()}, {fill.data(), nullptr});
             CHECK_NOTHROW(validate(rewired.pattern.view(), rewired.pattern.col_idx.size()));
             for (int threads : testing::kThreads) {
+                CHECK(testing::same_bits(draw_missing(layer.view(), mask.data(), grown.size(), stream_of(1), threads),
+                                         drawn));
                 CHECK(same(keep(layer.view(), mask.data(), {w.data(), v.data()}, threads), survivors));
                 CHECK(same(keep(layer.view(), mask.data(), {}, threads).pattern, survivors.pattern));
                 CHECK(same(rewire(layer.view(), mask.data(), grown.data(), grown.size(), {w.data(), v.data()},
@@ -148,7 +153,8 @@ TEST_CASE_TEMPLATE("test_unite_equals_the_oracle", Offset, std::int32_t, std::in
         const auto a = keep(layer.view(), random_mask(n, 1).data(), {}, 1).pattern;
         const auto b = keep(layer.view(), random_mask(n, 2).data(), {}, 1).pattern;
         const std::uint64_t free = b.view().cells() - static_cast<std::uint64_t>(b.view().nnz());
-        const Buffer<Cell> grown = draw_missing(b.view(), kKeepAll, std::min<std::uint64_t>(free, n / 4), stream_of(3), 1);
+        const Buffer<Cell> grown =
+            draw_missing(b.view(), kKeepAll, std::min<std::uint64_t>(free, n / 4), stream_of(3), 1);
         const auto c = rewire(b.view(), kKeepAll, grown.data(), grown.size(), {}, {}, 1).pattern;
         const std::vector<PatternView<Offset>> patterns{a.view(), b.view(), c.view()};
         std::vector<std::vector<float>> values;
@@ -269,7 +275,8 @@ TEST_CASE("test_draw_missing_gives_every_free_cell_the_same_chance") {
         const int seeds = 4000;
         std::map<Cell, int> counts;
         for (int seed = 0; seed < seeds; ++seed)
-            for (Cell cell : draw_missing(layer.view(), kKeepAll, count, stream_of(static_cast<std::uint64_t>(seed)), 1))
+            for (Cell cell :
+                 draw_missing(layer.view(), kKeepAll, count, stream_of(static_cast<std::uint64_t>(seed)), 1))
                 ++counts[cell];
         CHECK(counts.size() == missing.size());
         const double share = static_cast<double>(count) / free;
