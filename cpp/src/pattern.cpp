@@ -15,8 +15,8 @@ namespace trulysparse {
 
 namespace {
 
-// Below so many connections the two levels of a transposition cost more than they save in cache misses.
-constexpr std::int64_t kSmallTranspose = 1 << 18, kSmallGrain = 16384;
+// Below, two levels cost more than they save, and threads that write close to each other more than one alone.
+constexpr std::int64_t kSerialTranspose = 1 << 18;
 
 using std::to_string;
 
@@ -279,33 +279,24 @@ Buffer<std::uint64_t> draw_distinct(std::uint64_t count, std::uint64_t bound, co
     return out;
 }
 
-// In one level: every row block counts its connections of each column, and then knows where they go.
 template <class Offset>
-Transposed<Offset> transpose_small(const PatternView<Offset>& p, Transposed<Offset> t, int threads) {
-    const auto blocks = row_blocks(p.row_ptr, p.rows, std::max(kSmallGrain, 8 * std::int64_t{p.cols}));
-    const std::size_t n_blocks = size_of(blocks.count()), cols = size_of(p.cols);
-    std::vector<Offset> places(n_blocks * cols);  // block-major: first counts, then where to write
-    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
-        Offset* const counts = places.data() + size_of(b) * cols;
-        const Index* const end = p.col_idx + p.row_ptr[blocks.end(b)];
-        for (const Index* col = p.col_idx + p.row_ptr[blocks.begin(b)]; col < end; ++col) ++counts[*col];
-    });
-    Offset total = 0;
-    for (std::size_t j = 0; j < cols; ++j) {
-        t.col_ptr[j] = total;
-        for (std::size_t b = 0; b < n_blocks; ++b)
-            total = static_cast<Offset>(total + std::exchange(places[b * cols + j], total));
+Transposed<Offset> transpose_small(const PatternView<Offset>& p, Transposed<Offset> t) {
+    // col_ptr[j + 1] first counts column j, then says where its next connection goes, and so ends as it should.
+    std::fill(t.col_ptr.begin(), t.col_ptr.end(), Offset{0});
+    const Offset nnz = p.nnz();
+    for (Offset k = 0; k < nnz; ++k) ++t.col_ptr[size_of(p.col_idx[k]) + 1];
+    Offset before = 0;
+    for (std::size_t j = 1; j < t.col_ptr.size(); ++j) {
+        const Offset count = t.col_ptr[j];
+        t.col_ptr[j] = before;
+        before = static_cast<Offset>(before + count);
     }
-    t.col_ptr[cols] = total;
-    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
-        Offset* const next = places.data() + size_of(b) * cols;
-        for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i)
-            for (Offset k = p.row_ptr[i], row_end = p.row_ptr[i + 1]; k < row_end; ++k) {
-                const auto to = static_cast<std::size_t>(next[p.col_idx[k]]++);
-                t.row_idx[to] = i;
-                t.perm[to] = k;
-            }
-    });
+    for (Index i = 0; i < p.rows; ++i)
+        for (Offset k = p.row_ptr[i]; k < p.row_ptr[i + 1]; ++k) {
+            const auto to = static_cast<std::size_t>(t.col_ptr[size_of(p.col_idx[k]) + 1]++);
+            t.row_idx[to] = i;
+            t.perm[to] = k;
+        }
     return t;
 }
 
@@ -391,12 +382,12 @@ Transposed<Offset> transpose(const PatternView<Offset>& p, int threads) {
     const auto nnz = static_cast<std::int64_t>(p.nnz());
     Transposed<Offset> t{Buffer<Offset>(size_of(p.cols) + 1), Buffer<Index>(size_of(nnz)),
                          Buffer<Offset>(size_of(nnz))};
-    if (nnz <= kSmallTranspose) return transpose_small(p, std::move(t), threads);
+    if (nnz <= kSerialTranspose) return transpose_small(p, std::move(t));
 
     const int shift = bucket_shift(static_cast<std::uint64_t>(p.cols),
                                    static_cast<std::uint64_t>(std::clamp<std::int64_t>(nnz / 16384, 16, 2048)));
     const std::size_t n_buckets = size_of((p.cols - 1) >> shift) + 1;
-    const auto blocks = row_blocks(p.row_ptr, p.rows, 65536, 256);
+    const auto blocks = row_blocks(p.row_ptr, p.rows, 32768, 256);
     const std::size_t n_blocks = size_of(blocks.count());
     std::vector<std::int64_t> places(n_blocks * n_buckets);  // block-major: first counts, then where to write
     parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
