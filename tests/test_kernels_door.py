@@ -534,6 +534,11 @@ REFUSED: dict[str, Refused] = {
         TypeError,
         r"np\.array\(\.\.\., dtype=bool\)",
     ),
+    "mask of another length": (
+        lambda a: k.draw_missing(N_IN, N_OUT, a.row_ptr, a.col_idx, 1, **STREAM, mask=np.ones(3, bool)),
+        ShapeError,
+        "mask must have shape",
+    ),
     "mixed offsets": (
         lambda a: k.layer_view(N_IN, N_OUT, a.row_ptr.astype(np.int64), a.col_idx, *a.second, a.weights, a.bias),
         TypeError,
@@ -679,6 +684,18 @@ def _view_with(layer: Layer, name: str, position: int, value: int) -> k.LayerVie
     arrays = {n: a.copy() for n, a in zip(names, (layer.row_ptr, layer.col_idx, *layer.second), strict=True)}
     arrays[name][position] = value
     return k.layer_view(N_IN, N_OUT, **arrays, weights=layer.weights, bias=layer.bias)
+
+
+def test_a_trusted_view_is_the_same_view(layer: Layer) -> None:
+    args = (N_IN, N_OUT, layer.row_ptr, layer.col_idx, *layer.second, layer.weights, layer.bias)
+    results = []
+    for trusted in (False, True):
+        y = k.aligned_zeros(layer.y.shape)
+        k.forward(k.layer_view(*args, trusted=trusted), layer.x, y, activation=RELU, threads=1)
+        results.append(y)
+    np.testing.assert_array_equal(*results)
+    with pytest.raises(ShapeError, match="weights must have shape"):  # sizes are looked at all the same
+        k.layer_view(*args[:7], layer.weights[1:], layer.bias, trusted=True)
 
 
 def _draw(layer: Layer, scale: Any) -> k.Floats:
@@ -928,6 +945,21 @@ def test_draw_missing_takes_only_free_cells(
     assert (np.diff(drawn.astype(np.int64)) > 0).all()
     assert not np.isin(drawn, cells).any()
     assert (drawn < shape[0] * shape[1]).all()
+
+
+@given(st.data(), shapes(), OFFSETS, THREADS, st.integers(0, 2**64 - 1))
+def test_draw_missing_with_a_mask_is_drawing_after_keep(
+    data: st.DataObject, shape: tuple[int, int], offset: type, threads: int, seed: int
+) -> None:
+    cells = data.draw(cell_sets(shape))
+    row_ptr, col_idx = k.from_cells(*shape, cells)
+    row_ptr = row_ptr.astype(offset)
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=cells.size, max_size=cells.size)), bool)
+    kept_ptr, kept_idx, _ = k.keep(*shape, row_ptr, col_idx, mask, [])
+    count = data.draw(st.integers(0, shape[0] * shape[1] - kept_idx.size))
+    where = {"seed": seed, "purpose": "regrow_cells", "layer": 0, "step": 0}
+    drawn = k.draw_missing(*shape, row_ptr, col_idx, count, **where, mask=mask, threads=threads)
+    np.testing.assert_array_equal(drawn, k.draw_missing(*shape, kept_ptr, kept_idx, count, **where))
 
 
 @given(

@@ -24,7 +24,7 @@ struct LayerView {
     WorkPlan forward_plan, backward_plan;
 
     LayerView(std::int64_t inputs, std::int64_t outputs, py::object row_ptr_, py::object col_idx_, py::object col_ptr_,
-              py::object row_idx_, py::object perm_, py::object weights_, py::object bias_, int threads)
+              py::object row_idx_, py::object perm_, py::object weights_, py::object bias_, bool trusted, int threads)
         : row_ptr_owner(std::move(row_ptr_)),
           col_idx_owner(std::move(col_idx_)),
           col_ptr_owner(std::move(col_ptr_)),
@@ -44,9 +44,12 @@ struct LayerView {
         bias = array1<const float>(bias_owner, "bias", n_out).data;
         const auto connections = static_cast<std::uint64_t>(nnz);
         py::gil_scoped_release release;
-        check_index_arrays<Offset>({n_in, pattern.row_ptr, "row_ptr", pattern.col_idx, n_out, "col_idx", nullptr},
-                                   connections, threads);
-        check_index_arrays<Offset>({n_out, col_ptr, "col_ptr", row_idx, n_in, "row_idx", perm}, connections, threads);
+        if (!trusted) {
+            check_index_arrays<Offset>({n_in, pattern.row_ptr, "row_ptr", pattern.col_idx, n_out, "col_idx", nullptr},
+                                       connections, threads);
+            check_index_arrays<Offset>({n_out, col_ptr, "col_ptr", row_idx, n_in, "row_idx", perm}, connections,
+                                       threads);
+        }
         forward_plan = plan_work(col_ptr, n_out);
         backward_plan = plan_work(pattern.row_ptr, n_in);
     }
@@ -205,9 +208,9 @@ void bind_for_offset(py::module_& m, const char* name) {
     using View = LayerView<Offset>;
     py::class_<View>(m, name)
         .def(py::init<std::int64_t, std::int64_t, py::object, py::object, py::object, py::object, py::object,
-                      py::object, py::object, int>(),
+                      py::object, py::object, bool, int>(),
              "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "col_ptr"_a, "row_idx"_a, "perm"_a, "weights"_a, "bias"_a,
-             "threads"_a = 1)
+             "trusted"_a = false, "threads"_a = 1)
         .def_readonly("n_in", &View::n_in)
         .def_readonly("n_out", &View::n_out)
         .def_property_readonly("nnz", [](const View& view) { return view.pattern.nnz(); })

@@ -107,16 +107,18 @@ Carrier select_neurons(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr
 }
 
 py::array draw_missing_cells(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx,
-                             std::int64_t count, std::uint64_t seed, int purpose, std::int64_t layer, std::int64_t step,
-                             int threads) {
+                             py::handle mask, std::int64_t count, std::uint64_t seed, int purpose, std::int64_t layer,
+                             std::int64_t step, int threads) {
     check_threads(threads);
     const Stream stream = make_stream(seed, purpose, layer, step);
     const std::uint64_t n = check_count(count, "count");
     return with_offset(row_ptr, "row_ptr", [&](auto tag) {
         const auto p = pattern_view<typename decltype(tag)::type>(n_in, n_out, row_ptr, col_idx);
-        const std::uint64_t free = p.cells() - static_cast<std::uint64_t>(p.nnz());
+        const auto kept = optional1<const bool>(mask, "mask", p.nnz());
+        const std::uint64_t free = p.cells() - static_cast<std::uint64_t>(p.nnz());  // at least
         if (n <= free) check_memory(bytes_to_draw_missing(n, free), "drawing " + std::to_string(n) + " cells");
-        return to_numpy(unlocked([&] { return draw_missing(p, n, stream, threads); }));
+        return to_numpy(unlocked(
+            [&] { return draw_missing(p, reinterpret_cast<const std::uint8_t*>(kept.data), n, stream, threads); }));
     });
 }
 
@@ -141,8 +143,8 @@ void bind_pattern(py::module_& m) {
     m.def("unite", &unite_patterns, "n_in"_a, "n_out"_a, "patterns"_a, "arrays"_a, "threads"_a);
     m.def("select", &select_neurons, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "rows"_a, "cols"_a, "arrays"_a,
           "threads"_a);
-    m.def("draw_missing", &draw_missing_cells, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "count"_a, "seed"_a,
-          "purpose"_a, "layer"_a, "step"_a, "threads"_a);
+    m.def("draw_missing", &draw_missing_cells, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "mask"_a, "count"_a,
+          "seed"_a, "purpose"_a, "layer"_a, "step"_a, "threads"_a);
     m.def("from_cells", &pattern_from_cells, "n_in"_a, "n_out"_a, "cells"_a, "threads"_a);
 }
 

@@ -22,9 +22,9 @@ inline int bucket_shift(std::uint64_t bound, std::uint64_t buckets) {
 
 // Sorts n values of [low, low + width), uniform or repeated, in place.
 inline void sort_uniform(std::uint64_t* values, std::uint64_t n, std::uint64_t low, std::uint64_t width,
-                         std::vector<std::uint64_t>& copy, std::vector<std::uint64_t>& starts) {
+                         std::vector<std::uint64_t>& copy, std::vector<std::uint32_t>& starts) {
     if (n > 32) {
-        const int shift = bucket_shift(width, n);
+        const int shift = bucket_shift(width, 4 * n);  // few share a place: what is left to sort costs no branches
         copy.assign(values, values + n);
         starts.assign(((width - 1) >> shift) + 2, 0);
         for (std::uint64_t i = 0; i < n; ++i) ++starts[((copy[i] - low) >> shift) + 1];
@@ -42,8 +42,8 @@ inline void sort_uniform(std::uint64_t* values, std::uint64_t n, std::uint64_t l
 // The distinct values among draws [first, first + n) of the stream, each uniform in [0, bound), sorted.
 inline Buffer<std::uint64_t> draw_sorted(const Stream& stream, std::uint64_t first, std::uint64_t n,
                                          std::uint64_t bound, int threads) {
-    const Chunks chunks(static_cast<std::int64_t>(n), 32768, 256);
-    const int shift = bucket_shift(bound, std::min<std::uint64_t>(std::max<std::uint64_t>(n / 8192, 1), 4096));
+    const Chunks chunks(static_cast<std::int64_t>(n), 4096, 256);
+    const int shift = bucket_shift(bound, std::min<std::uint64_t>(std::max<std::uint64_t>(n / 1024, 1), 4096));
     const std::size_t n_buckets = bound == 0 ? 0 : ((bound - 1) >> shift) + 1;
     const std::size_t n_chunks = size_of(chunks.count());
 
@@ -51,11 +51,9 @@ inline Buffer<std::uint64_t> draw_sorted(const Stream& stream, std::uint64_t fir
     std::vector<std::uint64_t> places(n_chunks * n_buckets);  // chunk-major: first counts, then where to write
     parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
         std::uint64_t* counts = &places[size_of(c) * n_buckets];
-        for (std::int64_t d = chunks.begin(c); d < chunks.end(c); ++d) {
-            const std::uint64_t value = bounded(draw(stream, first + static_cast<std::uint64_t>(d)), bound);
-            raw[size_of(d)] = value;
-            ++counts[value >> shift];
-        }
+        const std::int64_t begin = chunks.begin(c), end = chunks.end(c);
+        draw_bounded(stream, first + static_cast<std::uint64_t>(begin), end - begin, bound, raw.data() + begin);
+        for (std::int64_t d = begin; d < end; ++d) ++counts[raw[size_of(d)] >> shift];
     });
     std::vector<std::uint64_t> bucket_begin(n_buckets + 1);
     std::uint64_t total = 0;
@@ -74,7 +72,7 @@ inline Buffer<std::uint64_t> draw_sorted(const Stream& stream, std::uint64_t fir
     std::vector<std::uint64_t> distinct(n_buckets);
     struct Scratch {
         std::vector<std::uint64_t> copy;
-        std::vector<std::uint64_t> starts;
+        std::vector<std::uint32_t> starts;
     };
     std::vector<Scratch> scratch(size_of(std::clamp(threads, 1, kMostThreads)));
     parallel_for(static_cast<std::int64_t>(n_buckets), threads, [&](std::int64_t b, int thread) {

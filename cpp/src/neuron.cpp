@@ -26,13 +26,15 @@ void incoming_strength(const Offset* col_ptr, const Offset* perm, Index cols, co
 template <class Offset>
 std::uint64_t drop_incoming(const PatternView<Offset>& p, const std::uint8_t* targets, std::uint8_t* mask,
                             int threads) {
-    const Chunks chunks(static_cast<std::int64_t>(p.nnz()), 65536);
+    const Chunks chunks(static_cast<std::int64_t>(p.nnz()), 16384);
     std::vector<std::uint64_t> dropped(size_of(chunks.count()));
     parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
         std::uint64_t count = 0;
-        for (std::int64_t k = chunks.begin(c); k < chunks.end(c); ++k) {
-            mask[k] = targets[p.col_idx[k]] == 0;
-            count += mask[k] == 0;
+        const Index* const cols = p.col_idx;  // a local: bytes that are written might be anything's
+        for (std::int64_t k = chunks.begin(c), end = chunks.end(c); k < end; ++k) {
+            const bool dropped_here = targets[cols[k]] != 0;
+            mask[k] = !dropped_here;
+            count += dropped_here;
         }
         dropped[size_of(c)] = count;
     });

@@ -15,7 +15,8 @@ namespace trulysparse {
 
 namespace {
 
-constexpr std::int64_t kSerialTranspose = 65536;  // below, the counters of two levels cost more than they save
+// Below, two levels cost more than they save, and threads that write close to each other more than one alone.
+constexpr std::int64_t kSerialTranspose = 1 << 18;
 
 using std::to_string;
 
@@ -67,6 +68,18 @@ Carried<Offset> make_result(Index rows, Index cols, std::uint64_t nnz, std::size
     return out;
 }
 
+// How many of n bytes are not zero; narrow sums, so that they are made in vectors.
+std::int64_t count_marked(const std::uint8_t* mask, std::int64_t n) {
+    std::int64_t total = 0;
+    for (std::int64_t begin = 0, end; begin < n; begin = end) {
+        end = std::min<std::int64_t>(begin + (1 << 20), n);
+        std::int32_t here = 0;
+        for (std::int64_t k = begin; k < end; ++k) here += mask[k] != 0;
+        total += here;
+    }
+    return total;
+}
+
 // Appends connections to a result from a given position on, and what they carry, a small room at a time.
 template <class Offset>
 class Writer {
@@ -75,12 +88,63 @@ public:
            const std::vector<const float*>& fills)
         : out_(out), position_(position), arrays_(arrays), fills_(fills) {}
 
-    // source: the connection's old position, or ~position among the grown. Not written at all unless wanted.
+    // source: the connection's old position. Not written at all unless wanted.
     void push(Index col, std::int64_t source, bool wanted = true) {
         if (used_ == kRoom) flush();
         cols_[used_] = col;
         sources_[used_] = source;
         used_ += wanted;
+    }
+    // A row's old connections [k, end) that the mask keeps and its grown ones [g, g_end), ascending; the latter's
+    // columns are their cells minus `base`. False if a connection that is kept is among the grown.
+    bool merge(const Index* cols, const std::uint8_t* mask, std::int64_t k, std::int64_t end, const Cell* grown,
+               std::int64_t g, std::int64_t g_end, Cell base) {
+        bool clash = false;
+        while (k < end || g < g_end) {
+            if (used_ == kRoom) flush();
+            std::size_t used = used_, n_grown = n_grown_;  // locals, so that they stay in registers
+            // Which comes next is a matter of chance: no branch depends on it.
+            const auto step = [&](Index old, Index fresh) {
+                const bool kept = !mask || mask[k], is_grown = fresh < old;
+                clash |= kept && fresh == old;
+                cols_[used] = std::min(fresh, old);
+                sources_[used] = k;
+                grown_[n_grown] = g;
+                grown_at_[n_grown] = static_cast<std::uint32_t>(used);
+                n_grown += is_grown;
+                used += is_grown || kept;
+                g += is_grown;
+                k += !is_grown;
+                return is_grown;
+            };
+            if (k < end && g < g_end) {
+                Index old = cols[k], fresh = static_cast<Index>(grown[g] - base);
+                while (used < kRoom && k + 1 < end && g + 1 < g_end) {
+                    // Both that may come next are loaded before it is known which one does.
+                    const Index next_old = cols[k + 1], next_fresh = static_cast<Index>(grown[g + 1] - base);
+                    const Index is_grown = -static_cast<Index>(step(old, fresh));
+                    old = (old & is_grown) | (next_old & ~is_grown);
+                    fresh = (next_fresh & is_grown) | (fresh & ~is_grown);
+                }
+                while (used < kRoom && k < end && g < g_end) step(cols[k], static_cast<Index>(grown[g] - base));
+            }
+            if (g == g_end)
+                for (; used < kRoom && k < end; ++k) {
+                    cols_[used] = cols[k];
+                    sources_[used] = k;
+                    used += !mask || mask[k];
+                }
+            if (k == end)
+                for (; used < kRoom && g < g_end; ++g) {
+                    cols_[used] = static_cast<Index>(grown[g] - base);
+                    sources_[used] = 0;
+                    grown_[n_grown] = g;
+                    grown_at_[n_grown++] = static_cast<std::uint32_t>(used++);
+                }
+            used_ = used;
+            n_grown_ = n_grown;
+        }
+        return !clash;
     }
     std::int64_t position() const { return position_ + static_cast<std::int64_t>(used_); }
     void flush() {
@@ -89,49 +153,99 @@ public:
             float* to = out_.arrays[a].data() + position_;
             const float* old = arrays_[a];
             const float* fill = fills_.empty() ? nullptr : fills_[a];
-            for (std::size_t u = 0; u < used_; ++u) {
-                const std::int64_t s = sources_[u];
-                to[u] = s >= 0 ? old[s] : fill ? fill[~s] : 0.0f;
-            }
+            if (n_grown_ < used_)  // else there may be no old position 0
+                for (std::size_t u = 0; u < used_; ++u) to[u] = old[sources_[u]];
+            for (std::size_t g = 0; g < n_grown_; ++g) to[grown_at_[g]] = fill ? fill[grown_[g]] : 0.0f;
         }
         position_ += static_cast<std::int64_t>(used_);
-        used_ = 0;
+        used_ = n_grown_ = 0;
     }
 
 private:
-    static constexpr std::size_t kRoom = 2048;
+    static constexpr std::size_t kRoom = 1024;
     Carried<Offset>& out_;
     std::int64_t position_;
     const std::vector<const float*>& arrays_;
     const std::vector<const float*>& fills_;
-    std::size_t used_ = 0;
+    std::size_t used_ = 0, n_grown_ = 0;
     Index cols_[kRoom];
-    std::int64_t sources_[kRoom];
+    std::int64_t sources_[kRoom], grown_[kRoom + 1];  // one more: where what is not wanted goes
+    std::uint32_t grown_at_[kRoom + 1];
 };
 
-// The cells a pattern does not have, by rank; ranks are asked for in ascending order.
+// Says which of a row's grown cells, from position g on, is the first that is a kept connection.
+template <class Offset>
+[[noreturn]] void throw_clash(const PatternView<Offset>& p, const std::uint8_t* mask, Index row, const Cell* grown,
+                              std::int64_t g) {
+    const Cell base = cells_before(row, p.cols);
+    auto k = static_cast<std::int64_t>(p.row_ptr[row]);
+    while (grown[g] != base + static_cast<Cell>(p.col_idx[k]) || (mask && !mask[k]))
+        if (grown[g] < base + static_cast<Cell>(p.col_idx[k]))
+            ++g;
+        else
+            ++k;
+    throw InvalidArgument("rewire: grown cell " + place(grown[g], p.cols) + " at position " + to_string(g) +
+                          " is a connection that is kept; grow only missing cells");
+}
+
+// The cells that a pattern, or the part of it that a mask keeps, does not have: by rank, row by row.
 template <class Offset>
 class FreeCells {
 public:
-    explicit FreeCells(const PatternView<Offset>& p) : p_(p) {}
+    FreeCells(const PatternView<Offset>& p, const std::uint8_t* mask, int threads) : p_(p), mask_(mask) {
+        if (!mask) return;
+        kept_before_ = Buffer<Offset>(size_of(p.rows) + 1);
+        kept_before_[0] = 0;
+        const auto blocks = row_blocks(p.row_ptr, p.rows, 16384);
+        parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+            for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i)
+                kept_before_[size_of(i) + 1] = static_cast<Offset>(
+                    count_marked(mask + p.row_ptr[i], static_cast<std::int64_t>(p.row_ptr[i + 1] - p.row_ptr[i])));
+        });
+        for (std::size_t i = 1; i < kept_before_.size(); ++i)
+            kept_before_[i] = static_cast<Offset>(kept_before_[i] + kept_before_[i - 1]);
+    }
+    // How many stand in the rows before this one.
+    std::uint64_t before(Index row) const {
+        return cells_before(row, p_.cols) -
+               static_cast<std::uint64_t>(mask_ ? kept_before_[size_of(row)] : p_.row_ptr[row]);
+    }
+    std::uint64_t count() const { return before(p_.rows); }
 
-    Cell at(std::uint64_t rank) {
-        if (rank >= before(row_ + 1)) {
-            row_ = gallop(row_ + 1, p_.rows, [&](std::int64_t i) { return before(i + 1) > rank; });
-            k_ = p_.row_ptr[row_];
+    // The cells of ascending ranks [first, last), all in this row, to `out`; `columns` is scratch.
+    void find(Index row, const std::uint64_t* first, const std::uint64_t* last, std::vector<Index>& columns,
+              Cell* out) const {
+        if (first == last) return;
+        // columns[m] = how many free cells of the row come before its m-th connection, in a power of two of places.
+        const auto begin = static_cast<std::int64_t>(p_.row_ptr[row]),
+                   end = static_cast<std::int64_t>(p_.row_ptr[row + 1]);
+        std::size_t places = 1;
+        while (places <= size_of(end - begin)) places *= 2;
+        if (columns.size() < places) columns.resize(places);
+        Index m = 0;
+        for (std::int64_t k = begin; k < end; ++k) {
+            columns[size_of(m)] = p_.col_idx[k] - m;
+            m += !mask_ || mask_[k] != 0;
         }
-        const std::int64_t begin = p_.row_ptr[row_];
-        const auto local = static_cast<std::int64_t>(rank - before(row_));
-        k_ = gallop(k_, p_.row_ptr[row_ + 1], [&](std::int64_t k) { return p_.col_idx[k] - (k - begin) > local; });
-        return cells_before(static_cast<Index>(row_), p_.cols) + static_cast<Cell>(local + (k_ - begin));
+        while (places / 2 > size_of(m)) places /= 2;
+        std::fill(columns.begin() + m, columns.begin() + static_cast<std::ptrdiff_t>(places),
+                  std::numeric_limits<Index>::max());
+        const std::uint64_t base = before(row);
+        const Cell row_base = cells_before(row, p_.cols);
+        const Index* const table = columns.data();
+        for (; first < last; ++first, ++out) {
+            const auto local = static_cast<Index>(*first - base);
+            std::size_t at = 0;  // found without branches, which nothing could foretell
+            for (std::size_t step = places / 2; step > 0; step /= 2)
+                at += step & (std::size_t{0} - static_cast<std::size_t>(table[at + step - 1] <= local));
+            *out = row_base + static_cast<Cell>(local) + at;
+        }
     }
 
 private:
-    std::uint64_t before(std::int64_t row) const {
-        return static_cast<Cell>(row) * static_cast<Cell>(p_.cols) - static_cast<std::uint64_t>(p_.row_ptr[row]);
-    }
     const PatternView<Offset>& p_;
-    std::int64_t row_ = 0, k_ = p_.row_ptr[0];
+    const std::uint8_t* mask_;
+    Buffer<Offset> kept_before_;
 };
 
 // Exactly `count` distinct numbers in [0, bound), sorted, as a uniformly random set; count well below bound.
@@ -273,7 +387,7 @@ Transposed<Offset> transpose(const PatternView<Offset>& p, int threads) {
     const int shift = bucket_shift(static_cast<std::uint64_t>(p.cols),
                                    static_cast<std::uint64_t>(std::clamp<std::int64_t>(nnz / 16384, 16, 2048)));
     const std::size_t n_buckets = size_of((p.cols - 1) >> shift) + 1;
-    const auto blocks = row_blocks(p.row_ptr, p.rows, 65536, 256);
+    const auto blocks = row_blocks(p.row_ptr, p.rows, 32768, 256);
     const std::size_t n_blocks = size_of(blocks.count());
     std::vector<std::int64_t> places(n_blocks * n_buckets);  // block-major: first counts, then where to write
     parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
@@ -333,7 +447,7 @@ Carried<Offset> rewire(const PatternView<Offset>& p, const std::uint8_t* mask, c
         throw InvalidArgument("rewire: " + to_string(fills.size()) + " fills for " + to_string(arrays.size()) +
                               " arrays; give one fill (or none) for each array");
     check_cells(p.rows, p.cols, grown, n_grown, "rewire: grown", threads);
-    const auto blocks = row_blocks(p.row_ptr, p.rows);
+    const auto blocks = row_blocks(p.row_ptr, p.rows, 8192);
     auto first_grown = [&](Index row) {
         return std::lower_bound(grown, grown + n_grown, cells_before(row, p.cols)) - grown;
     };
@@ -341,9 +455,7 @@ Carried<Offset> rewire(const PatternView<Offset>& p, const std::uint8_t* mask, c
     parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
         const Index row = blocks.begin(b), row_end = blocks.end(b);
         const auto k = static_cast<std::int64_t>(p.row_ptr[row]), end = static_cast<std::int64_t>(p.row_ptr[row_end]);
-        std::int64_t kept = mask ? 0 : end - k;
-        if (mask)
-            for (std::int64_t i = k; i < end; ++i) kept += mask[i] != 0;
+        const std::int64_t kept = mask ? count_marked(mask + k, end - k) : end - k;
         before[size_of(b)] = kept + (first_grown(row_end) - first_grown(row));
     });
     const auto total = static_cast<std::uint64_t>(sums_before(before));
@@ -354,18 +466,11 @@ Carried<Offset> rewire(const PatternView<Offset>& p, const std::uint8_t* mask, c
         const std::int64_t g_end = first_grown(row_end);
         Writer<Offset> writer(out, before[size_of(b)], arrays, fills);
         for (Index i = row; i < row_end; ++i) {
-            auto k = static_cast<std::int64_t>(p.row_ptr[i]);
-            const auto end = static_cast<std::int64_t>(p.row_ptr[i + 1]);
             const Cell base = cells_before(i, p.cols), next_base = base + static_cast<Cell>(p.cols);
-            for (; g < g_end && grown[g] < next_base; ++g) {
-                const auto col = static_cast<Index>(grown[g] - base);
-                for (; k < end && p.col_idx[k] < col; ++k) writer.push(p.col_idx[k], k, !mask || mask[k]);
-                if (k < end && p.col_idx[k] == col && (!mask || mask[k]))
-                    throw InvalidArgument("rewire: grown cell " + place(grown[g], p.cols) + " at position " +
-                                          to_string(g) + " is a connection that is kept; grow only missing cells");
-                writer.push(col, ~g);
-            }
-            for (; k < end; ++k) writer.push(p.col_idx[k], k, !mask || mask[k]);
+            const std::int64_t g_row = g;
+            while (g < g_end && grown[g] < next_base) ++g;
+            if (!writer.merge(p.col_idx, mask, p.row_ptr[i], p.row_ptr[i + 1], grown, g_row, g, base))
+                throw_clash(p, mask, i, grown, g_row);
             out.pattern.row_ptr[size_of(i) + 1] = static_cast<Offset>(writer.position());
         }
         writer.flush();
@@ -488,37 +593,49 @@ Carried<Offset> select(const PatternView<Offset>& p, const Index* rows, Index n_
 }
 
 template <class Offset>
-Buffer<Cell> draw_missing(const PatternView<Offset>& p, std::uint64_t count, const Stream& stream, int threads) {
-    const std::uint64_t free = p.cells() - static_cast<std::uint64_t>(p.nnz());
+Buffer<Cell> draw_missing(const PatternView<Offset>& p, const std::uint8_t* mask, std::uint64_t count,
+                          const Stream& stream, int threads) {
+    const FreeCells<Offset> cells(p, mask, threads);
+    const std::uint64_t free = cells.count();
     if (count > free)
         throw InvalidArgument("cannot draw " + to_string(count) + " missing cells from a layer of " +
-                              to_string(p.rows) + " x " + to_string(p.cols) + " with " + to_string(p.nnz()) +
+                              to_string(p.rows) + " x " + to_string(p.cols) + " with " + to_string(p.cells() - free) +
                               " connections: only " + to_string(free) + " cells are free; ask for fewer");
-    Buffer<Cell> out(count);
-    if (count <= free / 2) {
-        const Buffer<std::uint64_t> ranks = draw_distinct(count, free, stream, threads);
-        const Chunks chunks(static_cast<std::int64_t>(count), 16384);
-        parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
-            FreeCells<Offset> cells(p);
-            for (std::int64_t d = chunks.begin(c); d < chunks.end(c); ++d)
-                out[size_of(d)] = cells.at(ranks[size_of(d)]);
-        });
-        return out;
-    }
     // More than half: drawing the ones to leave out keeps collisions rare.
-    const Buffer<std::uint64_t> excluded = draw_distinct(free - count, free, stream, threads);
-    const Chunks chunks(static_cast<std::int64_t>(free), 16384);
-    parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
-        FreeCells<Offset> cells(p);
-        auto rank = static_cast<std::uint64_t>(chunks.begin(c));
-        const auto end = static_cast<std::uint64_t>(chunks.end(c));
-        const std::uint64_t* skip = std::lower_bound(excluded.begin(), excluded.end(), rank);
-        std::uint64_t to = rank - static_cast<std::uint64_t>(skip - excluded.begin());
-        for (; rank < end; ++rank)
-            if (skip != excluded.end() && *skip == rank)
-                ++skip;
-            else
-                out[to++] = cells.at(rank);
+    const bool leave_out = count > free / 2;
+    const Buffer<std::uint64_t> drawn = draw_distinct(leave_out ? free - count : count, free, stream, threads);
+    const auto drawn_before = [&](Index row) {
+        return std::lower_bound(drawn.begin(), drawn.end(), cells.before(row)) - drawn.begin();
+    };
+    Buffer<Cell> out(count);
+    const auto work_before = [&](Index row) {
+        const std::int64_t ranks = drawn_before(row), given = static_cast<std::int64_t>(cells.before(row)) - ranks;
+        return static_cast<std::int64_t>(p.row_ptr[row]) + 2 * std::int64_t{row} + (leave_out ? given : ranks);
+    };
+    const RowBlocks<decltype(work_before)> blocks(p.rows, work_before, 8192);
+    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+        std::vector<Index> columns;
+        std::vector<std::uint64_t> others;
+        const Index row_begin = blocks.begin(b), row_end = blocks.end(b);
+        const std::uint64_t* next = drawn.begin() + drawn_before(row_begin);
+        for (Index i = row_begin; i < row_end; ++i) {
+            const std::uint64_t* const first = next;
+            const std::uint64_t begin = cells.before(i), end = cells.before(i + 1);
+            while (next < drawn.end() && *next < end) ++next;
+            if (!leave_out) {
+                cells.find(i, first, next, columns, out.data() + (first - drawn.begin()));
+                continue;
+            }
+            others.clear();
+            const std::uint64_t* skip = first;
+            for (std::uint64_t rank = begin; rank < end; ++rank)
+                if (skip < next && *skip == rank)
+                    ++skip;
+                else
+                    others.push_back(rank);
+            cells.find(i, others.data(), others.data() + others.size(), columns,
+                       out.data() + (begin - static_cast<std::uint64_t>(first - drawn.begin())));
+        }
     });
     return out;
 }
@@ -548,20 +665,21 @@ Pattern<Offset> from_cells(Index rows, Index cols, const Cell* cells, std::uint6
     return out;
 }
 
-#define INSTANTIATE(Offset)                                                                                          \
-    template void check_holdable<Offset>(std::int64_t, std::int64_t, std::uint64_t);                                 \
-    template void validate(const PatternView<Offset>&, std::uint64_t);                                               \
-    template void check_index_arrays(const IndexArrays<Offset>&, std::uint64_t, int);                                \
-    template Transposed<Offset> transpose(const PatternView<Offset>&, int);                                          \
-    template Carried<Offset> keep(const PatternView<Offset>&, const std::uint8_t*, const std::vector<const float*>&, \
-                                  int);                                                                              \
-    template Carried<Offset> rewire(const PatternView<Offset>&, const std::uint8_t*, const Cell*, std::uint64_t,     \
-                                    const std::vector<const float*>&, const std::vector<const float*>&, int);        \
-    template Carried<Offset> unite(const std::vector<PatternView<Offset>>&,                                          \
-                                   const std::vector<std::vector<const float*>>&, int);                              \
-    template Carried<Offset> select(const PatternView<Offset>&, const Index*, Index, const Index*, Index,            \
-                                    const std::vector<const float*>&, int);                                          \
-    template Buffer<Cell> draw_missing(const PatternView<Offset>&, std::uint64_t, const Stream&, int);               \
+#define INSTANTIATE(Offset)                                                                                           \
+    template void check_holdable<Offset>(std::int64_t, std::int64_t, std::uint64_t);                                  \
+    template void validate(const PatternView<Offset>&, std::uint64_t);                                                \
+    template void check_index_arrays(const IndexArrays<Offset>&, std::uint64_t, int);                                 \
+    template Transposed<Offset> transpose(const PatternView<Offset>&, int);                                           \
+    template Carried<Offset> keep(const PatternView<Offset>&, const std::uint8_t*, const std::vector<const float*>&,  \
+                                  int);                                                                               \
+    template Carried<Offset> rewire(const PatternView<Offset>&, const std::uint8_t*, const Cell*, std::uint64_t,      \
+                                    const std::vector<const float*>&, const std::vector<const float*>&, int);         \
+    template Carried<Offset> unite(const std::vector<PatternView<Offset>>&,                                           \
+                                   const std::vector<std::vector<const float*>>&, int);                               \
+    template Carried<Offset> select(const PatternView<Offset>&, const Index*, Index, const Index*, Index,             \
+                                    const std::vector<const float*>&, int);                                           \
+    template Buffer<Cell> draw_missing(const PatternView<Offset>&, const std::uint8_t*, std::uint64_t, const Stream&, \
+                                       int);                                                                          \
     template Pattern<Offset> from_cells(Index, Index, const Cell*, std::uint64_t, int);
 TRULYSPARSE_FOR_EACH_OFFSET(INSTANTIATE)
 #undef INSTANTIATE

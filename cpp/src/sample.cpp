@@ -35,10 +35,22 @@ void walk_row(std::uint64_t row, Index cols, double inverse_log, const Stream& s
     }
 }
 
-float value_at(Cell cell, Distribution distribution, float scale, const Stream& stream) {
-    const Block block = draw(stream, cell);
-    if (distribution == Distribution::uniform) return (2.0f * uniform24(block[0]) - 1.0f) * scale;
-    return normal2(block)[0] * scale;
+// out[k] = the value of cells[k], whose scale is scale(k).
+template <class Scale>
+void values_at(const Cell* cells, std::int64_t n, Distribution distribution, Scale scale, const Stream& stream,
+               float* out) {
+    if (distribution == Distribution::normal) {
+        for (std::int64_t k = 0; k < n; ++k) out[k] = normal2(draw(stream, cells[k]))[0] * scale(k);
+        return;
+    }
+    constexpr std::int64_t room = 64;
+    std::uint64_t words[room];
+    for (std::int64_t begin = 0; begin < n; begin += room) {
+        const std::int64_t here = std::min(room, n - begin);
+        draw_words(stream, cells + begin, here, words);
+        for (std::int64_t k = 0; k < here; ++k)
+            out[begin + k] = (2.0f * uniform24(static_cast<std::uint32_t>(words[k])) - 1.0f) * scale(begin + k);
+    }
 }
 
 void check_scale(std::uint64_t n_scale, Index cols) {
@@ -114,7 +126,7 @@ Pattern<Offset> sample_exact(Index rows, Index cols, std::uint64_t count, const 
     check_holdable<Offset>(rows, cols, count);
     const Buffer<Offset> row_ptr(size_of(rows) + 1, Offset{0});
     const Buffer<Cell> drawn =
-        draw_missing<Offset>(PatternView<Offset>{rows, cols, row_ptr.data(), nullptr}, count, stream, threads);
+        draw_missing<Offset>(PatternView<Offset>{rows, cols, row_ptr.data(), nullptr}, nullptr, count, stream, threads);
     return from_cells<Offset>(rows, cols, drawn.data(), drawn.size(), threads);
 }
 
@@ -124,10 +136,16 @@ void draw_values(const Cell* cells, std::uint64_t n, Index cols, Distribution di
     if (cols == 0 && n > 0)
         throw InvalidArgument("draw_values: " + to_string(n) +
                               " cells of a layer without columns, which has none; check the number of columns");
-    const Chunks chunks(static_cast<std::int64_t>(n), 16384);
+    const Chunks chunks(static_cast<std::int64_t>(n), 4096);
     parallel_for(chunks.count(), threads, [&](std::int64_t c, int) {
-        for (std::int64_t k = chunks.begin(c); k < chunks.end(c); ++k)
-            out[k] = value_at(cells[k], distribution, n_scale == 1 ? scale[0] : scale[cells[k] % n_scale], stream);
+        const std::int64_t begin = chunks.begin(c), count = chunks.end(c) - begin;
+        const Cell* const here = cells + begin;
+        if (n_scale == 1)
+            values_at(here, count, distribution, [&](std::int64_t) { return scale[0]; }, stream, out + begin);
+        else
+            values_at(
+                here, count, distribution, [&](std::int64_t k) { return scale[here[k] % n_scale]; }, stream,
+                out + begin);
     });
 }
 
@@ -137,11 +155,17 @@ void draw_values(const PatternView<Offset>& p, Distribution distribution, const 
     check_scale(n_scale, p.cols);
     const auto blocks = row_blocks(p.row_ptr, p.rows);
     parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+        constexpr std::int64_t room = 1024;
+        Cell cells[room];
         for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i) {
             const Cell base = static_cast<Cell>(i) * static_cast<Cell>(p.cols);
-            for (auto k = static_cast<std::int64_t>(p.row_ptr[i]); k < p.row_ptr[i + 1]; ++k) {
-                const Index j = p.col_idx[k];
-                out[k] = value_at(base + static_cast<Cell>(j), distribution, scale[n_scale == 1 ? 0 : j], stream);
+            const auto row_end = static_cast<std::int64_t>(p.row_ptr[i + 1]);
+            for (auto k = static_cast<std::int64_t>(p.row_ptr[i]); k < row_end; k += room) {
+                const std::int64_t here = std::min(room, row_end - k);
+                const Index* const cols = p.col_idx + k;
+                for (std::int64_t u = 0; u < here; ++u) cells[u] = base + static_cast<Cell>(cols[u]);
+                const auto scale_of = [&](std::int64_t u) { return scale[n_scale == 1 ? 0 : cols[u]]; };
+                values_at(cells, here, distribution, scale_of, stream, out + k);
             }
         }
     });

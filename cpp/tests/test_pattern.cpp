@@ -51,7 +51,9 @@ bool has(const std::string& text, const std::string& part) { return text.find(pa
 }  // namespace
 
 TEST_CASE_TEMPLATE("test_transpose_equals_the_oracle", Offset, std::int32_t, std::int64_t) {
-    for (const auto& layer : testing::all_layers<Offset>()) {
+    auto layers = testing::all_layers<Offset>();
+    layers.push_back(testing::random_layer<Offset>("one level", 900, 1000, 0.1, 5));
+    for (const auto& layer : layers) {
         INFO(layer.name);
         const Transposed<Offset> expected = ref::transpose(layer.view());
         for (int threads : testing::kThreads) {
@@ -76,13 +78,16 @@ TEST_CASE_TEMPLATE("test_keep_and_rewire_equal_the_oracle", Offset, std::int32_t
             const auto survivors = ref::rewire<Offset>(layer.view(), mask, {}, {w.data(), v.data()}, {});
             const PatternView<Offset> left = survivors.pattern.view();
             const std::uint64_t free = left.cells() - static_cast<std::uint64_t>(left.nnz());
-            const Buffer<Cell> drawn = draw_missing(left, std::min<std::uint64_t>(free, 1 + n / 3), stream_of(1), 1);
+            const Buffer<Cell> drawn =
+                draw_missing(left, kKeepAll, std::min<std::uint64_t>(free, 1 + n / 3), stream_of(1), 1);
             const std::vector<Cell> grown(drawn.begin(), drawn.end());
             const std::vector<float> fill = testing::random_floats(grown.size(), 4);
             const auto rewired =
                 ref::rewire<Offset>(layer.view(), mask, grown, {w.data(), v.data()}, {fill.data(), nullptr});
             CHECK_NOTHROW(validate(rewired.pattern.view(), rewired.pattern.col_idx.size()));
             for (int threads : testing::kThreads) {
+                CHECK(testing::same_bits(draw_missing(layer.view(), mask.data(), grown.size(), stream_of(1), threads),
+                                         drawn));
                 CHECK(same(keep(layer.view(), mask.data(), {w.data(), v.data()}, threads), survivors));
                 CHECK(same(keep(layer.view(), mask.data(), {}, threads).pattern, survivors.pattern));
                 CHECK(same(rewire(layer.view(), mask.data(), grown.data(), grown.size(), {w.data(), v.data()},
@@ -110,7 +115,7 @@ TEST_CASE("test_rewire_may_grow_a_cell_it_drops_and_fills_with_zeros") {
 TEST_CASE("test_rewire_refuses_grown_cells_that_are_unsorted_repeated_outside_or_kept") {
     const auto layer = testing::large_layer<std::int32_t>(2);
     const std::vector<Cell> missing = [&] {
-        const Buffer<Cell> drawn = draw_missing(layer.view(), 100000, stream_of(2), 2);
+        const Buffer<Cell> drawn = draw_missing(layer.view(), kKeepAll, 100000, stream_of(2), 2);
         return std::vector<Cell>(drawn.begin(), drawn.end());
     }();
     for (int threads : testing::kThreads) {
@@ -148,7 +153,8 @@ TEST_CASE_TEMPLATE("test_unite_equals_the_oracle", Offset, std::int32_t, std::in
         const auto a = keep(layer.view(), random_mask(n, 1).data(), {}, 1).pattern;
         const auto b = keep(layer.view(), random_mask(n, 2).data(), {}, 1).pattern;
         const std::uint64_t free = b.view().cells() - static_cast<std::uint64_t>(b.view().nnz());
-        const Buffer<Cell> grown = draw_missing(b.view(), std::min<std::uint64_t>(free, n / 4), stream_of(3), 1);
+        const Buffer<Cell> grown =
+            draw_missing(b.view(), kKeepAll, std::min<std::uint64_t>(free, n / 4), stream_of(3), 1);
         const auto c = rewire(b.view(), kKeepAll, grown.data(), grown.size(), {}, {}, 1).pattern;
         const std::vector<PatternView<Offset>> patterns{a.view(), b.view(), c.view()};
         std::vector<std::vector<float>> values;
@@ -234,18 +240,18 @@ TEST_CASE_TEMPLATE("test_draw_missing_draws_distinct_free_cells_at_every_count",
         for (std::uint64_t count : counts) {
             if (count > free) continue;
             INFO("count " << count << " of " << free);
-            const Buffer<Cell> first = draw_missing(layer.view(), count, stream_of(5), 1);
+            const Buffer<Cell> first = draw_missing(layer.view(), kKeepAll, count, stream_of(5), 1);
             REQUIRE(first.size() == count);
             CHECK(std::adjacent_find(first.begin(), first.end(), std::greater_equal<Cell>()) == first.end());
             // rewire accepts only cells that are sorted, inside the layer and not connections yet.
             CHECK_NOTHROW(rewire(layer.view(), kKeepAll, first.data(), count, {}, {}, 1));
             for (int threads : testing::kThreads)
-                CHECK(testing::same_bits(first, draw_missing(layer.view(), count, stream_of(5), threads)));
+                CHECK(testing::same_bits(first, draw_missing(layer.view(), kKeepAll, count, stream_of(5), threads)));
             if (count == free) CHECK(std::vector<Cell>(first.begin(), first.end()) == ref::missing(layer.view()));
             if (count > 10 && count < free - 10)
-                CHECK_FALSE(testing::same_bits(first, draw_missing(layer.view(), count, stream_of(6), 1)));
+                CHECK_FALSE(testing::same_bits(first, draw_missing(layer.view(), kKeepAll, count, stream_of(6), 1)));
         }
-        CHECK_THROWS_AS(draw_missing(layer.view(), free + 1, stream_of(5), 1), InvalidArgument);
+        CHECK_THROWS_AS(draw_missing(layer.view(), kKeepAll, free + 1, stream_of(5), 1), InvalidArgument);
     }
 }
 
@@ -254,7 +260,7 @@ TEST_CASE("test_draw_missing_is_exact_near_full_density") {
     const std::vector<Cell> missing = ref::missing(layer.view());
     REQUIRE(missing.size() > 50);
     for (std::uint64_t count = 0; count <= missing.size(); ++count) {
-        const Buffer<Cell> drawn = draw_missing(layer.view(), count, stream_of(count), 2);
+        const Buffer<Cell> drawn = draw_missing(layer.view(), kKeepAll, count, stream_of(count), 2);
         CHECK(drawn.size() == count);
         CHECK(std::includes(missing.begin(), missing.end(), drawn.begin(), drawn.end()));
         CHECK(std::adjacent_find(drawn.begin(), drawn.end()) == drawn.end());
@@ -269,7 +275,8 @@ TEST_CASE("test_draw_missing_gives_every_free_cell_the_same_chance") {
         const int seeds = 4000;
         std::map<Cell, int> counts;
         for (int seed = 0; seed < seeds; ++seed)
-            for (Cell cell : draw_missing(layer.view(), count, stream_of(static_cast<std::uint64_t>(seed)), 1))
+            for (Cell cell :
+                 draw_missing(layer.view(), kKeepAll, count, stream_of(static_cast<std::uint64_t>(seed)), 1))
                 ++counts[cell];
         CHECK(counts.size() == missing.size());
         const double share = static_cast<double>(count) / free;
@@ -289,7 +296,7 @@ TEST_CASE("test_draw_missing_gives_every_set_the_same_chance") {
         std::map<std::vector<Cell>, int> counts;
         for (int seed = 0; seed < seeds; ++seed) {
             const Buffer<Cell> drawn =
-                draw_missing(layer.view(), count, stream_of(static_cast<std::uint64_t>(seed)), 1);
+                draw_missing(layer.view(), kKeepAll, count, stream_of(static_cast<std::uint64_t>(seed)), 1);
             ++counts[std::vector<Cell>(drawn.begin(), drawn.end())];
         }
         CHECK(counts.size() == 10);
@@ -306,7 +313,7 @@ TEST_CASE("test_draw_missing_reaches_cells_beyond_32_bits") {
     row_ptr[0] = 0;
     const Index col = 7;
     const PatternView<std::int32_t> p{n, n, row_ptr.data(), &col};
-    const Buffer<Cell> drawn = draw_missing(p, 1000, stream_of(1), 2);
+    const Buffer<Cell> drawn = draw_missing(p, kKeepAll, 1000, stream_of(1), 2);
     CHECK(drawn[999] < p.cells());
     CHECK(drawn[999] > 24'000'000'000'000ull);
     const double median = static_cast<double>(drawn[500]) / static_cast<double>(p.cells());
@@ -424,8 +431,8 @@ TEST_CASE_TEMPLATE("test_operations_catch_overflow_of_narrow_positions", Offset,
     CHECK(testing::same_bits(t.row_idx, wide_t.row_idx));
     CHECK(std::equal(t.perm.begin(), t.perm.end(), wide_t.perm.begin(), wide_t.perm.end()));
     CHECK(std::equal(t.col_ptr.begin(), t.col_ptr.end(), wide_t.col_ptr.begin(), wide_t.col_ptr.end()));
-    CHECK(testing::same_bits(draw_missing(p.view(), 40000, stream_of(1), 2),
-                             draw_missing(wide.view(), 40000, stream_of(1), 2)));
+    CHECK(testing::same_bits(draw_missing(p.view(), kKeepAll, 40000, stream_of(1), 2),
+                             draw_missing(wide.view(), kKeepAll, 40000, stream_of(1), 2)));
 
     // One more than fits.
     const Cell one = 0;

@@ -58,6 +58,21 @@ TEST_CASE("test_bounded_rejects_the_surplus_once") {
     CHECK(bounded({0xffffffffu, 0xffffffffu, 0, 0}, 0xffffffffffffffffull) == 0xfffffffffffffffeull);
 }
 
+TEST_CASE("test_draws_made_together_are_the_single_ones") {
+    constexpr std::uint64_t nearly_all = (1ull << 63) + 1;  // of which every other word is one too many
+    for (std::int64_t n : {0, 1, 2, 3, 4, 5, 7, 64, 65, 131}) {
+        const auto size = static_cast<std::size_t>(n);
+        std::vector<std::uint64_t> indices(size), words(size), numbers(size);
+        for (std::size_t k = 0; k < size; ++k) indices[k] = kLastIndex / (k + 1) + k;
+        draw_words(kSecond, indices.data(), n, words.data());
+        for (std::size_t k = 0; k < size; ++k) CHECK(words[k] == word64(draw(kSecond, indices[k]), 0));
+        for (std::uint64_t bound : {std::uint64_t{1}, std::uint64_t{1000}, kHuge, nearly_all}) {
+            draw_bounded(kLast, kSecondIndex, n, bound, numbers.data());
+            for (std::size_t k = 0; k < size; ++k) CHECK(numbers[k] == bounded(draw(kLast, kSecondIndex + k), bound));
+        }
+    }
+}
+
 TEST_CASE("test_bounded_is_uniform") {
     std::vector<int> counts(10);
     const int draws = 100000;

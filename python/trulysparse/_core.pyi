@@ -70,6 +70,7 @@ def draw_missing(
     n_out: int,
     row_ptr: Offsets,
     col_idx: Indices,
+    mask: Mask | None,
     count: int,
     seed: int,
     purpose: int,
@@ -133,6 +134,7 @@ class _LayerView:  # not in the extension: what its two classes have in common
         perm: Offsets,
         weights: Floats,
         bias: Floats,
+        trusted: bool = False,
         threads: int = 1,
     ) -> None: ...
     @property

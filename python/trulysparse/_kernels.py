@@ -354,11 +354,16 @@ def draw_missing(
     purpose: str,
     layer: int,
     step: int,
+    mask: Mask | None = None,
     threads: int | None = None,
 ) -> Cells:
-    """Draw `count` distinct cells uniformly from those that have no connection; sorted."""
+    """Draw `count` distinct cells uniformly from those that have no connection; sorted.
+
+    Connections whose `mask` (bool, (nnz,); None: all True) is False count as gone: the result is that of drawing
+    after :func:`keep`.
+    """
     return _core.draw_missing(
-        n_in, n_out, row_ptr, col_idx, count, seed, _purpose(purpose), layer, step, resolve_threads(threads)
+        n_in, n_out, row_ptr, col_idx, mask, count, seed, _purpose(purpose), layer, step, resolve_threads(threads)
     )
 
 
@@ -533,16 +538,19 @@ def layer_view(
     weights: Floats,
     bias: Floats,
     threads: int | None = None,
+    *,
+    trusted: bool = False,
 ) -> LayerView:
     """Check the arrays of one layer once and hold on to them, for :func:`forward` and :func:`backward`.
 
     `col_ptr`, `row_idx` and `perm` come from :func:`transpose`; `weights` (nnz,) and `bias` (n_out,) are
     float32 and are used in place. They may be read-only, unless :func:`backward` is given :func:`sink_sgd`.
     No number in the index arrays leads outside of them; whether they describe one pattern is the caller's care.
+    `trusted` skips looking at those numbers: only for arrays that our own kernels made and nobody could write to.
     """
     wide = getattr(row_ptr, "dtype", None) == np.int64
     make: Callable[..., LayerView] = _core.LayerView64 if wide else _core.LayerView32
-    return make(n_in, n_out, row_ptr, col_idx, col_ptr, row_idx, perm, weights, bias, resolve_threads(threads))
+    return make(n_in, n_out, row_ptr, col_idx, col_ptr, row_idx, perm, weights, bias, trusted, resolve_threads(threads))
 
 
 @_pattern_door

@@ -92,10 +92,11 @@ template <class Offset>
 Carried<Offset> select(const PatternView<Offset>& p, const Index* rows, Index n_rows, const Index* cols, Index n_cols,
                        const std::vector<const float*>& arrays, int threads);
 
-// draw from the complement: `count` distinct cells uniformly from those the pattern does not have, sorted.
-// Exact at any density: distinct ranks are drawn, then mapped to free cells. InvalidArgument if count > free cells.
+// draw from the complement: `count` distinct cells uniformly from those free after keep(p, mask), sorted. Exact at any
+// density: distinct ranks are drawn, then mapped to free cells. InvalidArgument if count > free cells.
 template <class Offset>
-Buffer<Cell> draw_missing(const PatternView<Offset>& p, std::uint64_t count, const Stream& stream, int threads);
+Buffer<Cell> draw_missing(const PatternView<Offset>& p, const std::uint8_t* mask, std::uint64_t count,
+                          const Stream& stream, int threads);
 
 // The pattern of sorted, distinct cells; InvalidArgument if unsorted or out of range.
 template <class Offset>

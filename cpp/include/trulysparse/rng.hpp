@@ -60,12 +60,17 @@ inline std::uint64_t word64(const Block& b, int half) {
     return static_cast<std::uint64_t>(b[2 * half + 1]) << 32 | b[2 * half];
 }
 
+// out[k] = word64(draw(s, indices[k]), 0) for k in [0, n), several draws at a time.
+void draw_words(const Stream& s, const std::uint64_t* indices, std::int64_t n, std::uint64_t* out);
+
 // Uniform in [0, 1): 53 bits of the first two words; 24 bits of one word.
 inline double uniform53(const Block& b) { return static_cast<double>(word64(b, 0) >> 11) * 0x1p-53; }
 inline float uniform24(std::uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
 
 // Uniform integer in [0, bound), bound > 0: multiply-high with one rejection (bias below 2^-64 * bound / 2^64).
 std::uint64_t bounded(const Block& b, std::uint64_t bound);
+// out[k] = bounded(draw(s, first + k), bound) for k in [0, n), several draws at a time.
+void draw_bounded(const Stream& s, std::uint64_t first, std::int64_t n, std::uint64_t bound, std::uint64_t* out);
 
 // Two independent standard normal numbers (Box-Muller on the four words).
 std::array<float, 2> normal2(const Block& b);

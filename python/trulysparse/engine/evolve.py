@@ -86,7 +86,6 @@ def apply_delta(
         pattern, arrays = layer.pattern.rewire(
             delta.mask, delta.grown, carried, [values, *(None for _ in names)], threads=threads
         )
-    pattern.transpose(threads)
     layer.replace(pattern, arrays[0])
     slots.update(zip(names, arrays[1:], strict=True))
 
@@ -148,6 +147,7 @@ def evolve_network(
             if delta is not None:
                 dropped, grown = _change(delta)
                 carry_out(layer, slots, delta)
+        layer.pattern.transpose(threads)  # here and not when first used: with these threads, and once for both rules
         if pruned or dropped or grown:
             changes.append(LayerChange(layer.index, before, pruned, dropped, grown))
     state.evolutions += 1

@@ -132,9 +132,10 @@ class SparseLayer:
         """What the kernels take; made at first use and after every `replace`."""
         if self._view is None:
             p = self._pattern
-            self._view = _kernels.layer_view(
-                p.n_in, p.n_out, p.row_ptr, p.col_idx, *p.transposed, self._values, self._bias
-            )
+            index = (p.row_ptr, p.col_idx, *p.transposed)
+            # A pattern was checked, or made by a kernel; only one that was pickled comes back writable.
+            trusted = not any(array.flags.writeable for array in index)
+            self._view = _kernels.layer_view(p.n_in, p.n_out, *index, self._values, self._bias, trusted=trusted)
         return self._view
 
     def forward(self, x: F32, y: F32, threads: int) -> None:

@@ -304,9 +304,22 @@ class Pattern:
         return Pattern(n_in, n_out, row_ptr, col_idx, validate=False), carried
 
     def draw_missing(
-        self, count: int, *, seed: int, purpose: str, layer: int, step: int, threads: int | None = None
+        self,
+        count: int,
+        *,
+        seed: int,
+        purpose: str,
+        layer: int,
+        step: int,
+        mask: npt.NDArray[np.bool_] | None = None,
+        threads: int | None = None,
     ) -> npt.NDArray[np.uint64]:
         """Draw `count` distinct cells uniformly from those the pattern does not have, sorted.
+
+        Parameters
+        ----------
+        mask
+            bool (nnz,): connections where it is False count as gone, as after `keep`.
 
         Raises
         ------
@@ -314,5 +327,5 @@ class Pattern:
             There are fewer free cells.
         """
         return _kernels.draw_missing(
-            *self._csr(), count, seed=seed, purpose=purpose, layer=layer, step=step, threads=threads
+            *self._csr(), count, seed=seed, purpose=purpose, layer=layer, step=step, mask=mask, threads=threads
         )

@@ -58,8 +58,20 @@ class Signals:
     evolution: int
     threads: int
 
-    def draw_missing(self, layer: SparseLayer, pattern: Pattern, count: int) -> NDArray[np.uint64]:
+    def draw_missing(
+        self, layer: SparseLayer, pattern: Pattern, count: int, mask: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.uint64]:
         """Draw `count` distinct cells uniformly from those that `pattern` does not have.
+
+        Parameters
+        ----------
+        layer : SparseLayer
+            Its index keys the draw.
+        pattern : Pattern
+            The connections that may not be drawn.
+        count : int
+        mask : ndarray of bool, shape (pattern.nnz,), optional
+            Where it is False a connection counts as gone, as if `pattern` had been reduced by `keep` before.
 
         Returns
         -------
@@ -72,6 +84,7 @@ class Signals:
             purpose="regrow_cells",
             layer=layer.index,
             step=self.evolution,
+            mask=mask,
             threads=self.threads,
         )
 

@@ -51,8 +51,7 @@ class SET(Topology):
             dropped = int(mask.size - np.count_nonzero(mask))
         else:
             mask, dropped = drop_by_sign(layer, self.drop_fraction, signals.threads)
-        survivors, _ = layer.pattern.keep(mask, threads=signals.threads)
-        return TopologyDelta(mask, signals.draw_missing(layer, survivors, dropped))
+        return TopologyDelta(mask, signals.draw_missing(layer, layer.pattern, dropped, mask))
 
 
 def drop_by_sign(layer: SparseLayer, fraction: float, threads: int) -> tuple[NDArray[np.bool_], int]:
