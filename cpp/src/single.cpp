@@ -32,7 +32,9 @@ inline float weighted_sum(const Index* index, const float* w, const float* x, st
         sums += load(w + k) * values;
     }
     float total = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    for (; k < n; ++k) total += w[k] * x[index[k]];
+    if (k < n) total += w[k] * x[index[k]];
+    if (k + 1 < n) total += w[k + 1] * x[index[k + 1]];
+    if (k + 2 < n) total += w[k + 2] * x[index[k + 2]];
     return total;
 }
 
@@ -41,13 +43,14 @@ inline float weighted_sum(const Index* index, const float* w, const float* x, st
 template <class Offset>
 void forward_single(const SingleArgs<Offset>& a, int threads) {
     const auto blocks = row_blocks(a.col_ptr, a.n_out, kGrainOfItem);
-    const bool rectifier = a.activation.kind == ActivationKind::rectifier;
+    // A table, because a branch on a sign is a matter of chance: the factors of what is not positive and what is.
+    const float factors[2] = {a.activation.kind == ActivationKind::rectifier ? a.activation.slope : 1.0f, 1.0f};
     parallel_for(blocks.count(), threads, [&](std::int64_t block, int) {
         const Index end = blocks.end(block);
         for (Index j = blocks.begin(block); j < end; ++j) {
             const std::int64_t first = a.col_ptr[j], n = a.col_ptr[j + 1] - first;
             const float z = weighted_sum(a.row_idx + first, a.weights + first, a.x, n, a.bias[j]);
-            a.y[j] = rectifier && !(z > 0.0f) ? a.activation.slope * z : z;
+            a.y[j] = z * factors[z > 0.0f];
         }
     });
     for (Index j = a.n_out; j < padded(a.n_out); ++j) a.y[j] = 0.0f;
