@@ -11,6 +11,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -125,6 +126,43 @@ private:
 #endif
 };
 
+// Linux may start or wake a thread on the core of the one that wakes it, though others are idle (a virtual machine's idle
+// cores look taken), and move it only milliseconds later. So a worker about to wake there is told to wake elsewhere.
+class Placement {
+public:
+    // Before a worker wakes, or just after it was made: away from this thread's core, if it has another one.
+    void send_away(std::thread::native_handle_type worker, bool is_new) {
+#ifdef __linux__
+        const int here = sched_getcpu();
+        if (here < 0 || (!is_new && here != last_core_) || pthread_getaffinity_np(pthread_self(), sizeof home_, &home_))
+            return;
+        cpu_set_t away = home_;
+        CPU_CLR(here, &away);
+        if (CPU_COUNT(&away) > 0 && pthread_setaffinity_np(worker, sizeof away, &away) == 0) sent_ = true;
+#else
+        static_cast<void>(worker), static_cast<void>(is_new);
+#endif
+    }
+    // The worker, awake: from now on it may run wherever the one who woke it may.
+    void settle() {
+#ifdef __linux__
+        if (std::exchange(sent_, false)) pthread_setaffinity_np(pthread_self(), sizeof home_, &home_);
+#endif
+    }
+    void note_core() {
+#ifdef __linux__
+        last_core_ = sched_getcpu();
+#endif
+    }
+
+private:
+#ifdef __linux__
+    cpu_set_t home_;
+    int last_core_ = -1;
+    bool sent_ = false;
+#endif
+};
+
 // Threads that wait for jobs. A job never waits for a thread that has not begun to work on it: one that the system
 // runs late (its core is busy with something else) finds the gate closed, and the others have done its share.
 class Pool {
@@ -167,21 +205,26 @@ private:
     // it looks for sleepers (all sequentially consistent): one of the two sees the other.
     struct alignas(64) Seat {
         std::atomic<bool> asleep{false};
-        std::mutex guard;
+        std::mutex guard;  // of `placement` too
         std::condition_variable wake;
+        std::thread::native_handle_type worker{};
+        Placement placement;
 
         template <class Ready>
         void sleep_until(Ready ready) {
             std::unique_lock<std::mutex> lock(guard);
+            placement.note_core();
             asleep.store(true);
             wake.wait(lock, ready);
             asleep.store(false);
+            placement.settle();
         }
         void call() {
             if (!asleep.load()) return;
             {
-                const std::lock_guard<std::mutex> it_waits(guard);
-            }  // not between its last look and its sleep
+                const std::lock_guard<std::mutex> it_waits(guard);  // not between its last look and its sleep
+                placement.send_away(worker, false);
+            }
             wake.notify_one();
         }
     };
@@ -192,7 +235,12 @@ private:
         const SignalsBlocked mask;
         try {
             while (workers_ < workers) {
-                std::thread([this, thread = workers_ + 1] { serve(thread); }).detach();
+                Seat& seat = seats_[static_cast<std::size_t>(workers_)];
+                const std::lock_guard<std::mutex> before_it_serves(seat.guard);
+                std::thread worker([this, thread = workers_ + 1] { serve(thread); });
+                seat.worker = worker.native_handle();
+                seat.placement.send_away(seat.worker, true);
+                worker.detach();
                 ++workers_;
             }
         } catch (const std::system_error&) {
@@ -201,6 +249,10 @@ private:
     }
 
     [[noreturn]] void serve(int thread) {
+        {
+            const std::lock_guard<std::mutex> lock(seats_[thread - 1].guard);
+            seats_[thread - 1].placement.settle();
+        }
         const std::uint64_t own = static_cast<std::uint64_t>(thread);
         for (std::uint64_t seen = 0;;) {
             const auto admitted = [&] { return admits(gate_.load(), seen, own); };
