@@ -127,20 +127,19 @@ private:
 };
 
 // Linux may start or wake a thread on the core of the one that wakes it, though others are idle (a virtual machine's idle
-// cores look taken), and move it only milliseconds later. So a worker about to wake there is told to wake elsewhere.
+// cores look taken), and move it only milliseconds later. So workers are told to wake elsewhere.
 class Placement {
 public:
     // Before a worker wakes, or just after it was made: away from this thread's core, if it has another one.
-    void send_away(std::thread::native_handle_type worker, bool is_new) {
+    void send_away(std::thread::native_handle_type worker) {
 #ifdef __linux__
         const int here = sched_getcpu();
-        if (here < 0 || (!is_new && here != last_core_) || pthread_getaffinity_np(pthread_self(), sizeof home_, &home_))
-            return;
+        if (here < 0 || pthread_getaffinity_np(pthread_self(), sizeof home_, &home_)) return;
         cpu_set_t away = home_;
         CPU_CLR(here, &away);
         if (CPU_COUNT(&away) > 0 && pthread_setaffinity_np(worker, sizeof away, &away) == 0) sent_ = true;
 #else
-        static_cast<void>(worker), static_cast<void>(is_new);
+        static_cast<void>(worker);
 #endif
     }
     // The worker, awake: from now on it may run wherever the one who woke it may.
@@ -149,16 +148,10 @@ public:
         if (std::exchange(sent_, false)) pthread_setaffinity_np(pthread_self(), sizeof home_, &home_);
 #endif
     }
-    void note_core() {
-#ifdef __linux__
-        last_core_ = sched_getcpu();
-#endif
-    }
 
 private:
 #ifdef __linux__
     cpu_set_t home_;
-    int last_core_ = -1;
     bool sent_ = false;
 #endif
 };
@@ -213,7 +206,6 @@ private:
         template <class Ready>
         void sleep_until(Ready ready) {
             std::unique_lock<std::mutex> lock(guard);
-            placement.note_core();
             asleep.store(true);
             wake.wait(lock, ready);
             asleep.store(false);
@@ -223,7 +215,7 @@ private:
             if (!asleep.load()) return;
             {
                 const std::lock_guard<std::mutex> it_waits(guard);  // not between its last look and its sleep
-                placement.send_away(worker, false);
+                placement.send_away(worker);
             }
             wake.notify_one();
         }
@@ -239,7 +231,7 @@ private:
                 const std::lock_guard<std::mutex> before_it_serves(seat.guard);
                 std::thread worker([this, thread = workers_ + 1] { serve(thread); });
                 seat.worker = worker.native_handle();
-                seat.placement.send_away(seat.worker, true);
+                seat.placement.send_away(seat.worker);
                 worker.detach();
                 ++workers_;
             }

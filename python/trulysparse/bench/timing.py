@@ -15,7 +15,7 @@ __all__ = ["Timing", "alternate", "settle", "thread_limit"]
 
 _LONG_CALL_SECONDS = 0.02
 _SLOW_CALL_SECONDS = 0.4
-_POLL_SECONDS = 0.0005
+_POLL_SECONDS = 0.006  # longer than a tick, at which the system adds up what threads on other cores used
 _WARM_SECONDS = 0.008
 
 
@@ -63,7 +63,7 @@ def settle(limit_seconds: float = 0.25) -> None:
     while time.perf_counter() < deadline:
         before = time.process_time()
         time.sleep(_POLL_SECONDS)
-        if time.process_time() - before < _POLL_SECONDS / 2:
+        if time.process_time() - before < _POLL_SECONDS / 8:
             return
 
 
