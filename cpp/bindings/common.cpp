@@ -30,7 +30,8 @@ void throw_not_array(py::handle object, const char* name, const py::dtype& expec
 }
 
 void throw_not_activations(py::handle object, const char* name) {
-    const std::string must = std::string(name) + " must be ", of = " array of float32, or of uint16 holding bfloat16, got ";
+    const std::string must = std::string(name) + " must be ",
+                      of = " array of float32, or of uint16 holding bfloat16, got ";
     if (!py::isinstance<py::array>(object))
         throw py::type_error(must + "a NumPy" + of + describe(object) +
                              "; make one with np.array(..., dtype=np.float32)");

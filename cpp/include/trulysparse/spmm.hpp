@@ -18,8 +18,8 @@ struct ForwardArgs {
     const Offset* perm = nullptr;     // (nnz) where its weight stands; nullptr: weights are in target order
     const float* weights = nullptr;
     const float* bias = nullptr;  // (n_out)
-    ConstRows x;  // (n_in, ld)
-    Rows y;       // (n_out, ld)
+    ConstRows x;                  // (n_in, ld)
+    Rows y;                       // (n_out, ld)
     Index ld = 0;
     Activation activation;
     Dropout dropout;

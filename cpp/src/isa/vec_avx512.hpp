@@ -59,8 +59,8 @@ TS_INLINE void store(Bf16* p, Vec a) {
     const Words word = _mm512_castps_si512(a);
     const Words odd = _mm512_and_si512(_mm512_srli_epi32(word, 16), _mm512_set1_epi32(1));
     const Words nearest = _mm512_add_epi32(word, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    const Words rounded = _mm512_mask_or_epi32(nearest, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), word,
-                                               _mm512_set1_epi32(0x00400000));
+    const Words rounded =
+        _mm512_mask_or_epi32(nearest, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), word, _mm512_set1_epi32(0x00400000));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
 }
 
