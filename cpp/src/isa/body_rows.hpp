@@ -174,12 +174,11 @@ static void sum_rows(const RowBlock& block, const T* from, Index ld, const End& 
     constexpr int kGroup = N >= 4 ? 1 : 4 / N;  // enough multiply-adds under way
     const std::size_t stride = static_cast<std::size_t>(ld);
     Index r = 0;
-    for (; r + kGroup <= block.rows; r += kGroup) {
-        if (block.prefetch && block.start[r + kGroup] + kAhead <= block.readable)
-            sum_group<N, kGroup, true, Permuted>(block, r, from, stride, end);
-        else
-            sum_group<N, kGroup, false, Permuted>(block, r, from, stride, end);
-    }
+    // One by one where memory is what is waited for: side by side, a row is read before what it prefetched arrives.
+    if (block.prefetch)
+        for (; r < block.rows && block.start[r + 1] + kAhead <= block.readable; ++r)
+            sum_group<N, 1, true, Permuted>(block, r, from, stride, end);
+    for (; r + kGroup <= block.rows; r += kGroup) sum_group<N, kGroup, false, Permuted>(block, r, from, stride, end);
     for (; r < block.rows; ++r) sum_group<N, 1, false, Permuted>(block, r, from, stride, end);
 }
 
