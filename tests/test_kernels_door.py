@@ -65,9 +65,23 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
-def _misaligned(shape: tuple[int, int]) -> NDArray[np.float32]:
-    room: NDArray[np.float32] = k.aligned_zeros(shape[0] * shape[1] + 1)
+def _misaligned(shape: tuple[int, int], dtype: type = np.float32) -> NDArray[Any]:
+    room = k.aligned_zeros(shape[0] * shape[1] + 1, dtype)
     return room[1:].reshape(shape)
+
+
+def _bf16(array: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Round to bfloat16; no NaN here."""
+    stored: NDArray[np.uint16] = k.aligned_empty(array.shape, np.uint16)
+    words = array.view(np.uint32)
+    stored[...] = (words + 0x7FFF + (words >> 16 & 1)) >> 16
+    return stored
+
+
+def _wide(stored: NDArray[np.uint16]) -> NDArray[np.float32]:
+    wide: NDArray[np.float32] = k.aligned_empty(stored.shape)
+    wide[...] = (stored.astype(np.uint32) << 16).view(np.float32)
+    return wide
 
 
 # What passes
@@ -91,6 +105,20 @@ def test_forward_and_backward_equal_dense_algebra(offset: type, each_isa: str) -
     np.testing.assert_allclose(gradient, full[rows, layer.col_idx], rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(dx, dense @ layer.y, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(sums, dx.sum(axis=1), rtol=1e-3, atol=1e-3)
+
+
+def test_bfloat16_activations_pass_the_door_as_uint16(layer: Layer, each_isa: str) -> None:
+    x = _bf16(layer.x)
+    k.forward(layer.view, _wide(x), layer.y, activation=LINEAR, threads=2)
+    y = k.aligned_zeros((N_OUT, LD), np.uint16)
+    k.forward(layer.view, x, y, activation=LINEAR, threads=2)
+    np.testing.assert_array_equal(y, _bf16(layer.y))
+
+    expected, gradients = k.aligned_empty((N_IN, LD)), np.empty((2, layer.col_idx.size), np.float32)
+    k.backward(layer.view, _wide(y), _wide(x), expected, sink=k.sink_store(gradients[0]), threads=2)
+    k.backward(layer.view, y, x, x, sink=k.sink_store(gradients[1]), threads=2)
+    np.testing.assert_array_equal(x, _bf16(expected))
+    np.testing.assert_array_equal(*gradients)
 
 
 def test_sinks_agree(layer: Layer) -> None:
@@ -251,12 +279,12 @@ REFUSED: dict[str, Refused] = {
     "x float64": (
         lambda a: k.forward(a.view, a.x.astype(np.float64), a.y, activation=LINEAR, threads=1),
         TypeError,
-        r"x must be an array of float32, got float64 of shape \(30, 32\).*astype",
+        r"x must be an array of float32, or of uint16 holding bfloat16, got float64 of shape \(30, 32\).*astype",
     ),
     "x list": (
         lambda a: k.forward(a.view, a.x.tolist(), a.y, activation=LINEAR, threads=1),
         TypeError,
-        "x must be a NumPy array of float32, got list",
+        "x must be a NumPy array of float32, or of uint16 holding bfloat16, got list",
     ),
     "x Fortran order": (
         lambda a: k.forward(a.view, np.asfortranarray(a.x), a.y, activation=LINEAR, threads=1),
@@ -267,6 +295,41 @@ REFUSED: dict[str, Refused] = {
         lambda a: k.forward(a.view, a.x.astype(">f4"), a.y, activation=LINEAR, threads=1),
         TypeError,
         "x must be an array of float32",
+    ),
+    "x bfloat16 of other byte order": (
+        lambda a: k.forward(a.view, a.x.astype(">u2"), a.y, activation=LINEAR, threads=1),
+        TypeError,
+        "x must be an array of float32, or of uint16",
+    ),
+    "x bfloat16 in Fortran order": (
+        lambda a: k.forward(a.view, np.asfortranarray(_bf16(a.x)), a.y, activation=LINEAR, threads=1),
+        TypeError,
+        "x must be C-contiguous.*ascontiguousarray",
+    ),
+    "x bfloat16 misaligned": (
+        lambda a: k.forward(a.view, _misaligned((N_IN, LD), np.uint16), a.y, activation=LINEAR, threads=1),
+        ValueError,
+        "x must begin at a multiple of 64 bytes",
+    ),
+    "y in x bfloat16": (
+        lambda a: k.forward(a.view, _bf16(a.x), a.x[:20].view(np.uint16)[:, :32], activation=LINEAR, threads=1),
+        TypeError,
+        "y must be C-contiguous",
+    ),
+    "dx of another dtype than x": (
+        lambda a: k.backward(a.view, a.y, _bf16(a.x), k.aligned_zeros((N_IN, LD)), sink=k.sink_none(), threads=1),
+        TypeError,
+        r"dx must have the dtype of x, got float32 of shape \(30, 32\) beside uint16",
+    ),
+    "row_sums of bfloat16": (
+        lambda a: k.row_sums(_bf16(a.y), np.zeros(N_OUT, np.float32), 1),  # type: ignore[arg-type]
+        TypeError,
+        "delta must be an array of float32, got uint16",
+    ),
+    "load into bfloat16": (
+        lambda a: k.load_dense(np.zeros((4, N_IN)), np.array([0]), _bf16(a.x), None, None, 1),  # type: ignore[arg-type]
+        TypeError,
+        "out must be an array of float32, got uint16",
     ),
     "x wrong rows": (
         lambda a: k.forward(a.view, a.x[:-1], a.y, activation=LINEAR, threads=1),

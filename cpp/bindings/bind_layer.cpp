@@ -97,7 +97,7 @@ std::uint32_t check_threshold(std::int64_t threshold, const char* name) {
 }
 
 // A pass over nothing would leave gradients and sums as they were, which looks like a result.
-void check_columns(const Array2<const float>& a, const char* name) {
+void check_columns(const StoredArray<const void>& a, const char* name) {
     if (a.cols == 0)
         throw ShapeMismatch(std::string(name) + " has no columns (ld is 0); a batch of no samples cannot be computed");
 }
@@ -115,9 +115,9 @@ void forward_layer(const LayerView<Offset>& view, py::handle x, py::handle y, py
                    std::int64_t layer, std::int64_t step, std::int64_t column_offset, py::handle by_target,
                    int threads) {
     check_threads(threads);
-    const auto in = activations<const float>(x, "x", view.n_in);
+    const auto in = stored_activations<const void>(x, "x", view.n_in);
     check_columns(in, "x");
-    const auto out = activations<float>(y, "y", view.n_out, in.cols);
+    const auto out = stored_activations<void>(y, "y", view.n_out, in.cols);
     if (overlap(in, out)) throw InvalidArgument("y shares memory with x; the forward pass needs an array of its own");
     if (column_offset % 8 != 0)
         throw InvalidArgument("column_offset must be a multiple of 8, got " + std::to_string(column_offset));
@@ -131,8 +131,8 @@ void forward_layer(const LayerView<Offset>& view, py::handle x, py::handle y, py
     args.perm = by_target.is_none() ? view.perm : nullptr;
     args.weights = by_target.is_none() ? view.weights : in_order.data;
     args.bias = view.bias;
-    args.x = in.data;
-    args.y = out.data;
+    args.x = in.view();
+    args.y = out.view();
     args.ld = static_cast<Index>(in.cols);
     args.activation = make_activation(activation, "activation");
     args.dropout.threshold = check_threshold(dropout_threshold, "dropout_threshold");
@@ -148,10 +148,13 @@ void backward_layer(const LayerView<Offset>& view, py::handle dy, py::handle x, 
                     py::handle below, std::int64_t below_dropout_threshold, py::handle below_negative,
                     py::handle below_kept, const Sink& sink, int threads) {
     check_threads(threads);
-    const auto delta = activations<const float>(dy, "dy", view.n_out);
+    const auto delta = stored_activations<const void>(dy, "dy", view.n_out);
     check_columns(delta, "dy");
-    const auto input = activations<const float>(x, "x", view.n_in, delta.cols);
-    const auto below_delta = dx.is_none() ? Array2<float>{} : activations<float>(dx, "dx", view.n_in, delta.cols);
+    const auto input = stored_activations<const void>(x, "x", view.n_in, delta.cols);
+    const auto below_delta =
+        dx.is_none() ? StoredArray<void>{} : stored_activations<void>(dx, "dx", view.n_in, delta.cols);
+    if (!dx.is_none() && below_delta.bf16 != input.bf16)
+        throw py::type_error("dx must have the dtype of x, got " + describe(dx) + " beside " + describe(x));
     if (overlap(below_delta, delta)) throw InvalidArgument("dx shares memory with dy; give it an array of its own");
     check_same_or_apart(below_delta, "dx", input, "x");
     if (dx.is_none() && !row_sum.is_none())
@@ -163,9 +166,9 @@ void backward_layer(const LayerView<Offset>& view, py::handle dy, py::handle x, 
     args.row_ptr = view.pattern.row_ptr;
     args.col_idx = view.pattern.col_idx;
     args.weights = const_cast<float*>(view.weights);  // written by the sgd sink alone
-    args.dy = delta.data;
-    args.x = input.data;
-    args.dx = below_delta.data;
+    args.dy = delta.view();
+    args.x = input.view();
+    args.dx = below_delta.view();
     args.dx_row_sum = optional1<float>(row_sum, "row_sum", view.n_in).data;
     args.ld = static_cast<Index>(delta.cols);
     args.below = make_activation(below, "below");

@@ -29,6 +29,16 @@ void throw_not_array(py::handle object, const char* name, const py::dtype& expec
                          "; arrays are never converted silently, use .astype(" + python_type + ")");
 }
 
+void throw_not_activations(py::handle object, const char* name) {
+    const std::string must = std::string(name) + " must be ",
+                      of = " array of float32, or of uint16 holding bfloat16, got ";
+    if (!py::isinstance<py::array>(object))
+        throw py::type_error(must + "a NumPy" + of + describe(object) +
+                             "; make one with np.array(..., dtype=np.float32)");
+    throw py::type_error(must + "an" + of + describe(object) +
+                         "; arrays are never converted silently, use .astype(np.float32)");
+}
+
 void throw_shape(py::handle object, const char* name, const std::string& expected) {
     throw ShapeMismatch(std::string(name) + " must have shape " + expected + ", got " +
                         std::string(py::str(object.attr("shape"))));

@@ -44,6 +44,7 @@ struct Array2 {
 
 std::string describe(py::handle object);  // "float64 of shape (3, 4)", or the type of what is no array
 [[noreturn]] void throw_not_array(py::handle object, const char* name, const py::dtype& expected);
+[[noreturn]] void throw_not_activations(py::handle object, const char* name);
 [[noreturn]] void throw_shape(py::handle object, const char* name, const std::string& expected);
 [[noreturn]] void throw_read_only(const char* name);
 [[noreturn]] void throw_misaligned(const char* name, std::size_t bytes, const char* cure);
@@ -92,7 +93,7 @@ Array2<T> optional2(py::handle object, const char* name, Size rows, Size cols) {
     return object.is_none() ? Array2<T>{} : array2<T>(object, name, rows, cols);
 }
 
-// (neurons, ld) float32 whose rows are 64-byte aligned.
+// (neurons, ld) that begins at a multiple of 64 bytes.
 template <class T>
 Array2<T> activations(py::handle object, const char* name, Size rows = kAny, Size ld = kAny) {
     const Array2<T> a = array2<T>(object, name, rows, ld, "ld");
@@ -103,6 +104,28 @@ Array2<T> activations(py::handle object, const char* name, Size rows = kAny, Siz
     if (a.rows != 0 && a.cols != 0 && reinterpret_cast<std::uintptr_t>(a.data) % kAlignment != 0)
         throw_misaligned(name, kAlignment, "allocate it with aligned_empty or aligned_zeros");
     return a;
+}
+
+// Activations as they pass from layer to layer: float32, or bfloat16, of which NumPy sees uint16.
+template <class Memory>
+struct StoredArray {
+    Memory* data = nullptr;
+    Size rows = 0, cols = 0;
+    bool bf16 = false;
+    StoredRows<Memory> view() const { return {data, bf16}; }
+};
+
+template <class Memory>
+StoredArray<Memory> stored_activations(py::handle object, const char* name, Size rows = kAny, Size ld = kAny) {
+    using Float = std::conditional_t<std::is_const_v<Memory>, const float, float>;
+    using Bits = std::conditional_t<std::is_const_v<Memory>, const std::uint16_t, std::uint16_t>;
+    if (py::isinstance<py::array_t<std::uint16_t, 0>>(object)) {
+        const auto a = activations<Bits>(object, name, rows, ld);
+        return {a.data, a.rows, a.cols, true};
+    }
+    if (!py::isinstance<py::array_t<float, 0>>(object)) throw_not_activations(object, name);
+    const auto a = activations<Float>(object, name, rows, ld);
+    return {a.data, a.rows, a.cols, false};
 }
 
 inline bool overlap(const void* a, std::size_t bytes_a, const void* b, std::size_t bytes_b) {
@@ -117,6 +140,10 @@ template <class T>
 std::size_t bytes_of(const Array2<T>& a) {
     return static_cast<std::size_t>(a.rows) * static_cast<std::size_t>(a.cols) * sizeof(T);
 }
+template <class Memory>
+std::size_t bytes_of(const StoredArray<Memory>& a) {
+    return static_cast<std::size_t>(a.rows) * static_cast<std::size_t>(a.cols) * a.view().element_bytes();
+}
 template <class A, class B>
 bool overlap(const A& a, const B& b) {
     return overlap(a.data, bytes_of(a), b.data, bytes_of(b));
@@ -124,7 +151,7 @@ bool overlap(const A& a, const B& b) {
 
 // Refuses an output that shares memory with an input of its shape but is not that input itself.
 template <class A, class B>
-void check_same_or_apart(const Array2<A>& out, const char* name, const Array2<B>& in, const char* in_name) {
+void check_same_or_apart(const A& out, const char* name, const B& in, const char* in_name) {
     if (out.data != in.data && overlap(out, in))
         throw InvalidArgument(std::string(name) + " shares only a part of its memory with " + in_name + "; it may be " +
                               in_name + " itself or another array");

@@ -30,7 +30,7 @@ void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) 
     const std::int64_t nnz = static_cast<std::int64_t>(a.row_ptr[a.n_in]);
     threads = threads_for((nnz + a.n_in) * a.ld, n_items, threads);
 
-    const bool prefetch = static_cast<std::int64_t>(a.n_out) * tiles[0].width * 4 > kNearCacheBytes;
+    const bool prefetch = is_far(a.n_out, tiles[0].width, a.dy);
     LongRows long_rows(plan, a.ld, 1);
 
     parallel_for(n_items, threads, [&](std::int64_t task, int) {
@@ -52,13 +52,13 @@ void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) 
         job.inverse_scale = 1.0f / a.below_dropout_scale;
         const auto stand_at = [&](const Tile& tile) {
             const std::size_t col = static_cast<std::size_t>(tile.col);
-            job.x = a.x + first + col;
+            job.x = a.x + (first + col);
             job.negative = a.below_bits.negative ? a.below_bits.negative + first_word + col / 16 : nullptr;
             job.kept = a.below_bits.kept ? a.below_bits.kept + first_word + col / 16 : nullptr;
             job.accumulate = tile.col > 0;
         };
         const auto to_dx = [&](const Tile& tile) {
-            job.dx = a.dx + first + tile.col;
+            job.dx = a.dx + (first + static_cast<std::size_t>(tile.col));
             job.derivative = true;
             job.row_sum = a.dx_row_sum ? a.dx_row_sum + row : nullptr;
         };
@@ -73,7 +73,7 @@ void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) 
         for (std::int64_t number = 0; number < tiles.count(); ++number) {
             const Tile tile = tiles[number];
             stand_at(tile);
-            job.dy = a.dy + tile.col;
+            job.dy = a.dy + static_cast<std::size_t>(tile.col);
             job.dw = dw;
             if (a.dx && whole_rows)
                 to_dx(tile);

@@ -55,6 +55,11 @@ inline int threads_for(std::int64_t multiply_adds, std::int64_t tasks, int threa
     return static_cast<int>(tasks < threads ? tasks : threads);
 }
 
+// Whether a tile of all these rows is too large for the near cache.
+inline bool is_far(Index rows, Index width, const ConstRows& from) {
+    return static_cast<std::int64_t>(rows) * width * static_cast<std::int64_t>(from.element_bytes()) > kNearCacheBytes;
+}
+
 // Row starts of an item, counted from its first connection.
 template <class Offset>
 void relative_starts(const Offset* ptr, const Item& item, std::int32_t* start) {

@@ -67,7 +67,7 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
     threads = threads_for((nnz + a.n_out) * a.ld, tasks, threads);
 
     const bool dropout = a.dropout.threshold != 0;
-    const bool prefetch = static_cast<std::int64_t>(a.n_in) * tiles[0].width * 4 > kNearCacheBytes;
+    const bool prefetch = is_far(a.n_in, tiles[0].width, a.x);
     const Index words_of_row = a.ld / 16;
     LongRows long_rows(plan, a.ld, tiles.count());
 
@@ -79,7 +79,7 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
 
         ForwardBlock job{};
         job.ld = a.ld;
-        job.x = a.x + tile.col;
+        job.x = a.x + static_cast<std::size_t>(tile.col);
         job.block = {item.row_end - item.row_begin,
                      own.start.data(),
                      a.row_idx + item.k_begin,
@@ -98,7 +98,7 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
 
         const std::size_t row = static_cast<std::size_t>(item.row_begin);
         const std::size_t word = row * static_cast<std::size_t>(words_of_row) + static_cast<std::size_t>(tile.col / 16);
-        job.y = a.y + row * static_cast<std::size_t>(a.ld) + tile.col;
+        job.y = a.y + (row * static_cast<std::size_t>(a.ld) + static_cast<std::size_t>(tile.col));
         job.bias = a.bias + row;
         job.kind = a.activation.kind;
         job.slope = a.activation.slope;

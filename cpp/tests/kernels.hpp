@@ -10,6 +10,7 @@
 
 namespace testing {
 
+using trulysparse::Bf16;
 using trulysparse::Buffer;
 using trulysparse::ref::Matrix;
 
@@ -29,6 +30,18 @@ inline Buffer<float> padded_floats(Index rows, Index batch, Index ld, unsigned s
 inline Buffer<float> copy(const Buffer<float>& from) {
     Buffer<float> to(from.size());
     for (std::size_t k = 0; k < from.size(); ++k) to[k] = from[k];
+    return to;
+}
+
+inline Buffer<Bf16> to_bf16(const Buffer<float>& from) {
+    Buffer<Bf16> to(from.size());
+    for (std::size_t k = 0; k < from.size(); ++k) to[k] = trulysparse::ref::to_bf16(from[k]);
+    return to;
+}
+
+inline Buffer<float> to_float(const Buffer<Bf16>& from) {
+    Buffer<float> to(from.size());
+    for (std::size_t k = 0; k < from.size(); ++k) to[k] = trulysparse::ref::to_float(from[k]);
     return to;
 }
 

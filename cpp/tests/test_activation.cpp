@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include "isa/table.hpp"
 #include "kernels.hpp"
 #include "trulysparse/spmm.hpp"
 
@@ -110,4 +111,70 @@ TEST_CASE("dropout_keeps_the_expected_share_and_its_scale_undoes_it") {
         for (Index column = 0; column < 400; ++column) kept += ref::is_kept(dropout, neuron, column);
     CHECK(kept / 40000.0 == doctest::Approx(0.7).epsilon(0.02));
     CHECK(dropout.scale() == doctest::Approx(1.0 / 0.7).epsilon(1e-4));
+}
+
+namespace {
+
+// One row through a connection of weight 1, without parallel_for, which would flush denormals.
+void copy_row(ConstRows x, Rows y, std::size_t columns) {
+    const std::int32_t start[] = {0, 1};
+    const Index index[] = {0};
+    const float weight = 1.0f;
+    ForwardBlock job{};
+    job.block = {1, start, index, &weight, nullptr, 1, false};
+    job.ld = static_cast<Index>(columns);
+    for (std::size_t column = 0; column < columns; column += 16) {
+        job.x = x + column;
+        job.y = y + column;
+        active_kernels().forward(job, 16);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("bfloat16_is_rounded_to_nearest_even_and_nan_stays_nan") {
+    // Every upper half with what decides its rounding: exact, below, at and above the tie, and at the ends.
+    Buffer<float> x(std::size_t{65536} * 8);
+    const std::uint32_t lower[] = {0x0000, 0x0001, 0x7fff, 0x8000, 0x8001, 0xc000, 0xfffe, 0xffff};
+    for (std::size_t k = 0; k < x.size(); ++k) {
+        const std::uint32_t word = static_cast<std::uint32_t>(k / 8) << 16 | lower[k % 8];
+        std::memcpy(&x[k], &word, sizeof word);
+    }
+    Buffer<Bf16> expected(x.size());
+    for (std::size_t k = 0; k < x.size(); ++k) expected[k] = ref::to_bf16(x[k] + 0.0f);  // a sum has no -0
+    for_each_isa([&](Isa) {
+        Buffer<Bf16> y(x.size());
+        copy_row(x.data(), y.data(), x.size());
+        CHECK(same_bits(y, expected));
+    });
+}
+
+TEST_CASE("known_values_round_to_known_bfloat16") {
+    const float infinity = std::numeric_limits<float>::infinity();
+    CHECK(ref::to_bf16(1.0f).bits == 0x3f80);
+    CHECK(ref::to_bf16(1.00390625f).bits == 0x3f80);  // halfway, down to even
+    CHECK(ref::to_bf16(1.01171875f).bits == 0x3f82);  // halfway, up to even
+    CHECK(ref::to_bf16(-1.00390637f).bits == 0xbf81);
+    CHECK(ref::to_bf16(std::numeric_limits<float>::max()).bits == 0x7f80);
+    CHECK(ref::to_bf16(3.38953139e38f).bits == 0x7f7f);  // the largest
+    CHECK(ref::to_bf16(infinity).bits == 0x7f80);
+    CHECK(ref::to_bf16(-infinity).bits == 0xff80);
+    CHECK(ref::to_bf16(-0.0f).bits == 0x8000);
+    CHECK(ref::to_bf16(1e-45f).bits == 0x0000);
+    CHECK(ref::to_bf16(9.18354962e-41f).bits == 0x0001);  // the smallest denormal
+    CHECK(std::isnan(ref::to_float(ref::to_bf16(std::nanf("")))));
+}
+
+TEST_CASE("every_bfloat16_is_read_as_the_float_it_is_the_upper_half_of") {
+    Buffer<Bf16> x(65536);
+    Buffer<float> expected(x.size());
+    for (std::size_t k = 0; k < x.size(); ++k) {
+        x[k].bits = static_cast<std::uint16_t>(k);
+        expected[k] = ref::to_float(x[k]) + 0.0f;
+    }
+    for_each_isa([&](Isa) {
+        Buffer<float> y(x.size());
+        copy_row(x.data(), y.data(), x.size());
+        CHECK(same_bits(y, expected));
+    });
 }

@@ -142,6 +142,56 @@ TEST_CASE("backward_equals_the_oracle_on_every_isa_and_thread_count") {
     SUBCASE("int64") { check_against_oracle<std::int64_t>({5, 37}); }
 }
 
+// float32 is held against the oracle above; what bfloat16 adds is exact: widened going in, rounded once going out.
+TEST_CASE("backward_in_bfloat16_equals_float32_on_widened_inputs_rounded_at_the_end") {
+    const Activation kinds[] = {{ActivationKind::rectifier, -0.6f}, {ActivationKind::sigmoid, 0.0f}};
+    for (auto& layer : holdable_layers<std::int32_t>())
+        for (Index batch : {16, 37, 200})
+            for (const Activation& kind : kinds) {
+                BackwardCase<std::int32_t> c(layer, batch);
+                INFO("layer: " << c.layer.name << ", batch " << batch);
+                const Buffer<Bf16> stored_x = to_bf16(c.x), stored_dy = to_bf16(c.dy);
+                c.x = to_float(stored_x);
+                c.dy = to_float(stored_dy);
+                const Matrix oracle = c.expected_dx(kind, 1.25f, true);
+                const std::vector<double> dw = c.expected_dw();
+                for_each_isa([&](Isa) {
+                    const std::size_t rows = static_cast<std::size_t>(c.layer.rows);
+                    Buffer<float> expected = c.output(), expected_gradient(c.layer.nnz()), expected_sums(rows);
+                    auto a =
+                        c.below(c.args(c.weights.data(), expected.data(), expected_gradient.data()), kind, 1.25f, true);
+                    a.dx_row_sum = expected_sums.data();
+                    backward(a, c.plan, 1);
+                    CHECK(largest_error(expected.data(), oracle, c.ld) < 1e-4);
+                    CHECK(largest_error(expected_gradient.data(), dw) < 1e-5);
+                    for (int threads : kThreads)
+                        for (bool narrow_dy : {false, true})
+                            for (bool narrow_x : {false, true}) {
+                                Buffer<float> wide = c.output(), gradient(c.layer.nnz()), sums(rows);
+                                Buffer<Bf16> apart = to_bf16(wide), in_place = to_bf16(c.x);
+                                a.dy = narrow_dy ? ConstRows(stored_dy.data()) : ConstRows(c.dy.data());
+                                a.x = narrow_x ? ConstRows(stored_x.data()) : ConstRows(c.x.data());
+                                a.sink.gradient = gradient.data();
+                                a.dx_row_sum = sums.data();
+                                a.dx = wide.data();
+                                backward(a, c.plan, threads);
+                                CHECK(same_bits(wide, expected));
+                                CHECK(same_bits(gradient, expected_gradient));
+                                a.dx = apart.data();
+                                backward(a, c.plan, threads);
+                                CHECK(same_bits(apart, to_bf16(expected)));
+                                CHECK(same_bits(sums, expected_sums));
+                                a.x = in_place.data();
+                                a.dx = in_place.data();
+                                backward(a, c.plan, threads);
+                                CHECK(same_bits(in_place, to_bf16(expected)));
+                                CHECK(same_bits(gradient, expected_gradient));
+                                CHECK(same_bits(sums, expected_sums));
+                            }
+                });
+            }
+}
+
 TEST_CASE("delta_may_overwrite_the_activation_it_belongs_to") {
     const Activation kinds[] = {{ActivationKind::linear, 0.0f},
                                 {ActivationKind::rectifier, 0.01f},

@@ -112,6 +112,50 @@ TEST_CASE("forward_equals_the_oracle_on_every_isa_and_thread_count") {
     SUBCASE("int64") { check_against_oracle<std::int64_t>({5, 37}); }
 }
 
+// float32 is held against the oracle above; what bfloat16 adds is exact: widened going in, rounded once going out.
+TEST_CASE("forward_in_bfloat16_equals_float32_on_widened_inputs_rounded_at_the_end") {
+    const Activation kinds[] = {{ActivationKind::rectifier, -0.6f}, {ActivationKind::tanh, 0.0f}};
+    for (auto& layer : holdable_layers<std::int32_t>())
+        for (Index batch : kBatches)
+            for (const Activation& kind : kinds) {
+                ForwardCase<std::int32_t> c(layer, batch);
+                INFO("layer: " << c.layer.name << ", batch " << batch);
+                const Buffer<Bf16> stored = to_bf16(c.x);
+                c.x = to_float(stored);
+                const Matrix oracle =
+                    ref::activations(ref::weighted_sums(c.layer.view(), c.weights.data(), c.bias.data(),
+                                                        ref::from_padded(stored.data(), c.layer.rows, batch, c.ld)),
+                                     kind, kDropout);
+                for_each_isa([&](Isa) {
+                    Buffer<float> expected = c.output();
+                    std::vector<std::uint16_t> expected_negative = c.plane(), expected_kept = c.plane();
+                    ForwardArgs<std::int32_t> a = c.args(expected.data());
+                    a.activation = kind;
+                    a.dropout = kDropout;
+                    a.bits = {expected_negative.data(), expected_kept.data()};
+                    forward(a, c.plan, 1);
+                    CHECK(largest_error(expected.data(), oracle, c.ld) < 1e-4);
+                    for (int threads : kThreads)
+                        for (bool narrow_in : {false, true}) {
+                            Buffer<float> wide = c.output();
+                            Buffer<Bf16> narrow = to_bf16(wide);
+                            std::vector<std::uint16_t> negative = c.plane(), kept = c.plane();
+                            if (narrow_in) a.x = stored.data();
+                            a.bits = {negative.data(), kept.data()};
+                            a.y = wide.data();
+                            forward(a, c.plan, threads);
+                            CHECK(same_bits(wide, expected));
+                            a.y = narrow.data();
+                            forward(a, c.plan, threads);
+                            CHECK(same_bits(narrow, to_bf16(expected)));
+                            CHECK(negative == expected_negative);
+                            CHECK(kept == expected_kept);
+                            a.x = c.x.data();
+                        }
+                });
+            }
+}
+
 TEST_CASE("forward_gives_the_same_bits_with_weights_in_target_order") {
     for (auto& layer : holdable_layers<std::int32_t>()) {
         const ForwardCase<std::int32_t> c(layer, 37);

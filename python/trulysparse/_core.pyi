@@ -10,6 +10,7 @@ Cells = NDArray[np.uint64]
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Bits = NDArray[np.uint16]
+Activations = NDArray[np.float32] | NDArray[np.uint16]  # uint16 holds bfloat16
 Carrier = tuple[Offsets, Indices, list[Floats]]
 
 LANE: int
@@ -167,8 +168,8 @@ def sink_sgd(
 ) -> Sink: ...
 def forward(
     view: LayerView32 | LayerView64,
-    x: Floats,
-    y: Floats,
+    x: Activations,
+    y: Activations,
     *,
     activation: tuple[str, float],
     dropout_threshold: int = 0,
@@ -203,9 +204,9 @@ class FrozenNetwork:
 
 def backward(
     view: LayerView32 | LayerView64,
-    dy: Floats,
-    x: Floats,
-    dx: Floats | None,
+    dy: Activations,
+    x: Activations,
+    dx: Activations | None,
     *,
     row_sum: Floats | None = None,
     below: tuple[str, float] = ("linear", 0.0),

@@ -5,7 +5,8 @@ Arrays are NumPy and never convert silently: a wrong dtype or memory order is a 
 a :class:`~trulysparse.errors.ShapeError`, a malformed pattern a :class:`~trulysparse.errors.PatternError`.
 Offset arrays (``row_ptr``, ``col_ptr``, ``perm``) are int32 or int64, all of one layer the same; ``col_idx``
 and ``row_idx`` are int32; values float32; masks bool; cells uint64 (``source * n_out + target``). Activations
-are float32 of shape (neurons, ld), 64-byte aligned, ld a multiple of ``LANE``.
+are float32 of shape (neurons, ld), 64-byte aligned, ld a multiple of ``LANE``; those that :func:`forward` and
+:func:`backward` read and write may be bfloat16 instead, held as uint16.
 
 The functions of one training step are the extension's own, so that a call costs no Python; they want
 ``threads`` as a number. All others take ``threads=None`` for :func:`default_threads`. :func:`forward` and

@@ -87,6 +87,18 @@ def test_the_written_run_file_repeats_the_run(data_file: Path, tmp_path: Path) -
     assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
 
 
+def test_bfloat16_activations_are_a_setting_that_the_run_file_and_a_resumed_run_keep(
+    data_file: Path, tmp_path: Path
+) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    setting = ["--set", "activation_dtype=bfloat16"]
+    assert main(["train", str(data_file), *SMALL, *setting, "--out", str(a)]) == 0
+    assert tomllib.loads((a / "run.toml").read_text())["trainer"]["activation_dtype"] == "bfloat16"
+    assert main(["train", str(a / "run.toml"), "--quiet", "--out", str(b)]) == 0
+    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+    assert ts.Trainer.resume(a, progress=False).activation_dtype == "bfloat16"
+
+
 def test_the_written_run_file_is_resolved(data_file: Path, tmp_path: Path) -> None:
     given = tmp_path / "given.toml"
     given.write_text(
@@ -326,6 +338,7 @@ def test_an_existing_run_is_not_overwritten_unasked(tmp_path: Path, capsys: pyte
         (["train", "file.npz", "--data", "."], "leave out --data"),
         (["train", "--set", "validation=abc"], "not a number between 0 and 1"),
         (["train", "--set", "micro_batch=abc"], "micro_batch"),
+        (["train", "--set", "activation_dtype=bfloat"], "did you mean 'bfloat16'"),
         (["train", "--set", "standardize=yes"], "standardize"),
         (["train", "--set", "data=3"], "in quotes"),
         (["train", "--set", "data.name=3"], "in quotes"),

@@ -53,8 +53,9 @@ def test_training_learns() -> None:
     assert set(history.connections) == {trainer.net.connections}
 
 
+@pytest.mark.parametrize("activation_dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("isa", _kernels.available_isas())
-def test_same_seed_same_bits_on_1_2_and_7_threads(isa: str) -> None:
+def test_same_seed_same_bits_on_1_2_and_7_threads(isa: str, activation_dtype: str) -> None:
     X, y = _data(n=400, features=300)
     before = _kernels.isa()
     _kernels.set_isa(isa)
@@ -62,7 +63,9 @@ def test_same_seed_same_bits_on_1_2_and_7_threads(isa: str) -> None:
         runs = []
         for threads in (1, 2, 7):
             net = ts.SparseMLP((300, 500, 400, 3), epsilon=20, activation=ts.AllReLU(0.6), dropout=0.3, seed=1)
-            trainer = _trainer(net, threads=threads, batch_size=128, topology=ts.SET(0.3))
+            trainer = _trainer(
+                net, threads=threads, batch_size=128, topology=ts.SET(0.3), activation_dtype=activation_dtype
+            )
             history = trainer.fit(X, y, epochs=3, validation=(X[:37], y[:37]))
             runs.append((_bits(net), history.loss, history.val_loss))
         assert runs[0] == runs[1] == runs[2]
@@ -191,6 +194,33 @@ def test_resume_with_a_validation_fraction_and_micro_batches_is_exact(tmp_path: 
     resumed.fit(X, y, epochs=5, validation=0.2)
     assert _bits(resumed.net) == _bits(whole.net)
     assert resumed.history.val_loss == whole.history.val_loss
+
+
+def test_resume_with_bfloat16_activations_is_exact(tmp_path: Path) -> None:
+    X, y = _data()
+    whole = _trainer(activation_dtype="bfloat16")
+    whole.fit(X, y, epochs=5)
+    _trainer(activation_dtype="bfloat16", checkpoint=tmp_path).fit(X, y, epochs=3)
+    resumed = ts.Trainer.resume(tmp_path, progress=False)
+    assert resumed.activation_dtype == "bfloat16"
+    resumed.fit(X, y, epochs=5)
+    assert _bits(resumed.net) == _bits(whole.net)
+    assert resumed.history.loss == whole.history.loss
+    plain = _trainer()
+    plain.fit(X, y, epochs=5)
+    assert _bits(plain.net) != _bits(whole.net)
+
+
+def test_digits_are_learnt_as_well_with_bfloat16_activations() -> None:
+    digits = ts.load_dataset("digits")
+    accuracy = {}
+    for dtype in ("float32", "bfloat16"):
+        net = ts.SparseMLP((64, 200, 100, 10), epsilon=10, activation=ts.AllReLU(0.6), dropout=0.2, seed=0)
+        trainer = _trainer(net, activation_dtype=dtype)
+        trainer.fit(digits.X_train, digits.y_train, epochs=20)
+        accuracy[dtype] = net.score(digits.X_test, digits.y_test)
+    assert accuracy["bfloat16"] > 0.93
+    assert abs(accuracy["bfloat16"] - accuracy["float32"]) < 0.02
 
 
 def test_a_resumed_run_keeps_what_decides_its_result(tmp_path: Path) -> None:
@@ -443,6 +473,9 @@ def test_bad_data_is_a_clear_error(name: str) -> None:
         {"threads": 1.5},
         {"micro_batch": 10},
         {"micro_batch": 16.0},
+        {"activation_dtype": "float16"},
+        {"activation_dtype": None},
+        {"activation_dtype": ["bfloat16"]},
         {"seed": -1},
         {"standardize": "no"},
         {"pruning": "importance"},

@@ -21,9 +21,9 @@ struct BackwardArgs {
     const Offset* row_ptr = nullptr;  // (n_in + 1)
     const Index* col_idx = nullptr;   // (nnz)
     float* weights = nullptr;         // (nnz); changed only by the sgd sink
-    const float* dy = nullptr;        // (n_out, ld) delta of this layer, padding zero
-    const float* x = nullptr;         // (n_in, ld) this layer's input: the stored activation of the layer below
-    float* dx = nullptr;              // (n_in, ld) delta of the layer below; may be x itself; nullptr: not wanted
+    ConstRows dy;                     // (n_out, ld) delta of this layer, padding zero
+    ConstRows x;                      // (n_in, ld) this layer's input: the stored activation of the layer below
+    Rows dx;                          // (n_in, ld) delta of the layer below; may be x itself; nullptr: not wanted
     float* dx_row_sum = nullptr;  // (n_in) sum over the batch of dx[i,:] = bias gradient of the layer below, or nullptr
     Index ld = 0;
     // The layer below: dx is multiplied by its dropout mask and the derivative of its activation.
@@ -35,6 +35,7 @@ struct BackwardArgs {
 
 // dw[k] = <x[i,:], dy[j,:]> and dx[i,:] = f'(z_i) * mask * sum_k w[k] * dy[j,:] in one pass over the weights by source i;
 // each block of dw goes to the sink. A block's weights are read before the sink moves them.
+// A bfloat16 dx is rounded last, after its row sum is taken.
 // Work items: sources, long ones in pieces whose partial sums are added in order. One parallel region.
 // ld == 0 (an empty batch) does nothing: the sink's arrays and dx_row_sum stay as they were. The bindings refuse it.
 template <class Offset>

@@ -7,8 +7,8 @@
 
 namespace trulysparse {
 
-// Activations are feature-major: (neurons, ld) floats, ld a multiple of kLane, rows 64-byte aligned. Columns at and
-// beyond `batch` are padding: zero in inputs and deltas, finite elsewhere.
+// Activations are feature-major: (neurons, ld), ld a multiple of kLane, float32 or bfloat16, the first row 64-byte
+// aligned. Columns at and beyond `batch` are padding: zero in inputs and deltas, finite elsewhere.
 
 template <class Offset>
 struct ForwardArgs {
@@ -18,8 +18,8 @@ struct ForwardArgs {
     const Offset* perm = nullptr;     // (nnz) where its weight stands; nullptr: weights are in target order
     const float* weights = nullptr;
     const float* bias = nullptr;  // (n_out)
-    const float* x = nullptr;     // (n_in, ld)
-    float* y = nullptr;           // (n_out, ld)
+    ConstRows x;                  // (n_in, ld)
+    Rows y;                       // (n_out, ld)
     Index ld = 0;
     Activation activation;
     Dropout dropout;
@@ -30,6 +30,7 @@ struct ForwardArgs {
 
 // y[j,:] = dropout(f(bias[j] + sum_k w[perm[k]] * x[row_idx[k],:])), k over the incoming connections of j in order.
 // Work items: targets, long ones in pieces whose partial sums are added in order. One parallel region.
+// A bfloat16 y is rounded last, after activation and dropout.
 // ld == 0 (an empty batch) does nothing.
 template <class Offset>
 void forward(const ForwardArgs<Offset>& args, const WorkPlan& plan, int threads);

@@ -9,10 +9,28 @@ namespace TRULYSPARSE_ISA_NAMESPACE {
 
 constexpr int kAhead = 24;                   // connections between a prefetch and its use
 constexpr int kVectorsOfWord = 16 / kWidth;  // vectors that share a word of a bit plane
-constexpr int kLine = 16;                    // floats of a cache line
+constexpr int kLineBytes = 64;
 constexpr unsigned kLaneBits = (1u << kWidth) - 1u;
 
 TS_INLINE unsigned word_bits(unsigned word, int v) { return word >> (v % kVectorsOfWord * kWidth) & kLaneBits; }
+
+// One row of a tile, however it is stored; what is stored as bfloat16 is rounded here and nowhere else.
+template <int N>
+TS_INLINE void load_row(const ConstRows& from, std::size_t at, Vec (&row)[N]) {
+    if (from.bf16) {
+        for (int v = 0; v < N; ++v) row[v] = load(static_cast<const Bf16*>(from.data) + at + v * kWidth);
+    } else {
+        for (int v = 0; v < N; ++v) row[v] = load(static_cast<const float*>(from.data) + at + v * kWidth);
+    }
+}
+template <int N>
+TS_INLINE void store_row(const Rows& to, std::size_t at, const Vec (&row)[N]) {
+    if (to.bf16) {
+        for (int v = 0; v < N; ++v) store(static_cast<Bf16*>(to.data) + at + v * kWidth, row[v]);
+    } else {
+        for (int v = 0; v < N; ++v) store(static_cast<float*>(to.data) + at + v * kWidth, row[v]);
+    }
+}
 
 // What follows a forward sum: activation, sign bits, dropout.
 struct ForwardEnd {
@@ -27,7 +45,6 @@ struct ForwardEnd {
     template <int N>
     TS_INLINE void finish(const ForwardEnd& end, Vec (&sum)[N], Index row) {
         const ForwardBlock& job = end.job;
-        float* y = job.y + static_cast<std::size_t>(row) * job.ld;
         if (job.negative) {
             std::uint16_t* negative = job.negative + static_cast<std::size_t>(row) * (job.ld / 16);
             for (int g = 0; g < N / kVectorsOfWord; ++g) {
@@ -41,12 +58,13 @@ struct ForwardEnd {
             const Vec slope = set1(job.slope);
             for (int v = 0; v < N; ++v) sum[v] = select(less(zero(), sum[v]), sum[v], mul(slope, sum[v]));
         } else if (job.kind != ActivationKind::linear) {
-            for (int v = 0; v < N; ++v) store(y + v * kWidth, sum[v]);
+            float z[N * kWidth];
+            for (int v = 0; v < N; ++v) store(z + v * kWidth, sum[v]);
             if (job.kind == ActivationKind::sigmoid)
-                sigmoid_body(y, y, N * kWidth);
+                sigmoid_body(z, z, N * kWidth);
             else
-                tanh_body(y, y, N * kWidth);
-            for (int v = 0; v < N; ++v) sum[v] = load(y + v * kWidth);
+                tanh_body(z, z, N * kWidth);
+            for (int v = 0; v < N; ++v) sum[v] = load(z + v * kWidth);
         }
         if (job.kept) {
             const std::uint16_t* kept = job.kept + static_cast<std::size_t>(row) * job.kept_stride;
@@ -54,7 +72,7 @@ struct ForwardEnd {
             for (int v = 0; v < N; ++v)
                 sum[v] = keep(from_bits(word_bits(kept[v / kVectorsOfWord], v)), mul(scale, sum[v]));
         }
-        for (int v = 0; v < N; ++v) store(y + v * kWidth, sum[v]);
+        store_row(job.y, static_cast<std::size_t>(row) * job.ld, sum);
     }
 };
 
@@ -89,14 +107,16 @@ struct BackwardEnd {
             } else if (job.kind != ActivationKind::linear) {
                 const Vec inverse = set1(job.inverse_scale), one = set1(1.0f);
                 const bool sigmoid = job.kind == ActivationKind::sigmoid;
+                Vec stored[N];
+                load_row(job.x, at, stored);
                 for (int v = 0; v < N; ++v) {
-                    const Vec a = mul(inverse, load(job.x + at + v * kWidth));
+                    const Vec a = mul(inverse, stored[v]);
                     const Vec slope = sigmoid ? mul(a, sub(one, a)) : sub(one, mul(a, a));
                     dx[v] = mul(dx[v], slope);
                 }
             }
         }
-        for (int v = 0; v < N; ++v) store(job.dx + at + v * kWidth, dx[v]);
+        store_row(job.dx, at, dx);
         if (job.row_sum) {
             for (int width = N / 2; width > 0; width /= 2)
                 for (int v = 0; v < width; ++v) dx[v] = add(dx[v], dx[v + width]);
@@ -106,30 +126,29 @@ struct BackwardEnd {
     }
 };
 
-template <int N>
-TS_INLINE void prefetch_row(const float* row) {
-    for (int i = 0; i < N * kWidth; i += kLine) __builtin_prefetch(row + i);
+template <int N, class T>
+TS_INLINE void prefetch_row(const T* row) {
+    for (int i = 0; i < N * kWidth; i += kLineBytes / static_cast<int>(sizeof(T))) __builtin_prefetch(row + i);
 }
 
 // sums[r][v] += w[k] * from[index[k], v] over the connections k = at[r] + i, i in [0, count), of R rows side by side, in
 // order: one row of few vectors would wait for its own last multiply-add.
-template <int N, int R, bool Prefetch, bool Permuted>
-TS_INLINE void weighted_sums(const RowBlock& block, const std::int64_t* at, std::int64_t count, const float* from,
+template <int N, int R, bool Prefetch, bool Permuted, class T>
+TS_INLINE void weighted_sums(const RowBlock& block, const std::int64_t* at, std::int64_t count, const T* from,
                              std::size_t ld, Vec (*sums)[N]) {
     for (std::int64_t i = 0; i < count; ++i)
         for (int r = 0; r < R; ++r) {
             const std::int64_t k = at[r] + i;
-            const float* row = from + static_cast<std::size_t>(block.index[k]) * ld;
+            const T* row = from + static_cast<std::size_t>(block.index[k]) * ld;
             if (Prefetch) prefetch_row<N>(from + static_cast<std::size_t>(block.index[k + kAhead]) * ld);
-
             if (Prefetch && Permuted) __builtin_prefetch(block.weights + block.perm[k + kAhead]);
             const Vec weight = set1(block.weights[Permuted ? block.perm[k] : k]);
             for (int v = 0; v < N; ++v) sums[r][v] = fma(weight, load(row + v * kWidth), sums[r][v]);
         }
 }
 
-template <int N, int R, bool Prefetch, bool Permuted, class End>
-TS_INLINE void sum_group(const RowBlock& block, Index first, const float* from, std::size_t ld, const End& end) {
+template <int N, int R, bool Prefetch, bool Permuted, class T, class End>
+TS_INLINE void sum_group(const RowBlock& block, Index first, const T* from, std::size_t ld, const End& end) {
     std::int64_t at[R], common = block.start[first + 1] - block.start[first];
     Vec sums[R][N];
     for (int r = 0; r < R; ++r) {
@@ -149,32 +168,28 @@ TS_INLINE void sum_group(const RowBlock& block, Index first, const float* from, 
     }
 }
 
-template <int N, bool Permuted, class End>
-static void sum_rows(const RowBlock& block, const float* from, Index ld, const End& end) {
+template <int N, bool Permuted, class T, class End>
+static void sum_rows(const RowBlock& block, const T* from, Index ld, const End& end) {
     constexpr int kGroup = N >= 4 ? 1 : 4 / N;  // enough multiply-adds under way
     const std::size_t stride = static_cast<std::size_t>(ld);
     Index r = 0;
-    for (; r + kGroup <= block.rows; r += kGroup) {
-        if (block.prefetch && block.start[r + kGroup] + kAhead <= block.readable)
-            sum_group<N, kGroup, true, Permuted>(block, r, from, stride, end);
-        else
-            sum_group<N, kGroup, false, Permuted>(block, r, from, stride, end);
-    }
+    // One by one where memory is what is waited for: side by side, a row is read before what it prefetched arrives.
+    if (block.prefetch)
+        for (; r < block.rows && block.start[r + 1] + kAhead <= block.readable; ++r)
+            sum_group<N, 1, true, Permuted>(block, r, from, stride, end);
+    for (; r + kGroup <= block.rows; r += kGroup) sum_group<N, kGroup, false, Permuted>(block, r, from, stride, end);
     for (; r < block.rows; ++r) sum_group<N, 1, false, Permuted>(block, r, from, stride, end);
 }
 
 // dx[v] += w[k] * dy[index[k], v] and dw[k] (+)= sum over the tile of x * dy[index[k]], for one row.
-template <int N, bool WithDx, bool Prefetch>
-TS_INLINE void gradient_row(const BackwardBlock& job, std::int64_t begin, std::int64_t end, const float* x_row,
-                            Vec (&dx)[N]) {
+template <int N, bool WithDx, bool Prefetch, class T>
+TS_INLINE void gradient_row(const BackwardBlock& job, const T* dy, std::int64_t begin, std::int64_t end,
+                            const Vec (&x)[N], Vec (&dx)[N]) {
     const Index* index = job.block.index;
     const float* w = job.block.weights;
-    const float* dy = job.dy;
     const std::size_t ld = static_cast<std::size_t>(job.ld);
     float* dw = job.dw;
     const bool accumulate = job.accumulate;
-    Vec x[N];
-    for (int v = 0; v < N; ++v) x[v] = load(x_row + v * kWidth);
 
     std::int64_t k = begin;
     // Four at a time share one transposed reduction.
@@ -182,7 +197,7 @@ TS_INLINE void gradient_row(const BackwardBlock& job, std::int64_t begin, std::i
         Vec part[4];
         for (int c = 0; c < 4; ++c) {
             if (Prefetch) prefetch_row<N>(dy + static_cast<std::size_t>(index[k + c + kAhead]) * ld);
-            const float* row = dy + static_cast<std::size_t>(index[k + c]) * ld;
+            const T* row = dy + static_cast<std::size_t>(index[k + c]) * ld;
             const Vec weight = set1(w[k + c]);
             for (int v = 0; v < N; ++v) {
                 const Vec d = load(row + v * kWidth);
@@ -194,7 +209,7 @@ TS_INLINE void gradient_row(const BackwardBlock& job, std::int64_t begin, std::i
     }
     for (; k < end; ++k) {
         if (Prefetch) prefetch_row<N>(dy + static_cast<std::size_t>(index[k + kAhead]) * ld);
-        const float* row = dy + static_cast<std::size_t>(index[k]) * ld;
+        const T* row = dy + static_cast<std::size_t>(index[k]) * ld;
         const Vec weight = set1(w[k]);
         Vec part = zero();
         for (int v = 0; v < N; ++v) {
@@ -207,28 +222,45 @@ TS_INLINE void gradient_row(const BackwardBlock& job, std::int64_t begin, std::i
     }
 }
 
-template <int N, bool WithDx>
-static void gradient_rows(const BackwardBlock& job) {
+template <int N, bool WithDx, class T>
+static void gradient_rows(const BackwardBlock& job, const T* dy) {
     const RowBlock& block = job.block;
     const BackwardEnd end_of_row{job};
     for (Index r = 0; r < block.rows; ++r) {
         const std::int64_t first = block.start[r], last = block.start[r + 1];
-        const float* x_row = job.x + static_cast<std::size_t>(r) * job.ld;
-        Vec dx[N];
+        Vec x[N], dx[N];
+        load_row(job.x, static_cast<std::size_t>(r) * job.ld, x);
         if (WithDx) BackwardEnd::begin<N>(end_of_row, dx, r);
         if (block.prefetch && last + kAhead <= block.readable)
-            gradient_row<N, WithDx, true>(job, first, last, x_row, dx);
+            gradient_row<N, WithDx, true>(job, dy, first, last, x, dx);
         else
-            gradient_row<N, WithDx, false>(job, first, last, x_row, dx);
+            gradient_row<N, WithDx, false>(job, dy, first, last, x, dx);
         if (WithDx) BackwardEnd::finish<N>(end_of_row, dx, r);
     }
 }
 
+template <int N, class T>
+static void forward_from(const ForwardBlock& job, const T* x) {
+    job.block.perm ? sum_rows<N, true>(job.block, x, job.ld, ForwardEnd{job})
+                   : sum_rows<N, false>(job.block, x, job.ld, ForwardEnd{job});
+}
+
+template <int N, class T>
+static void backward_from(const BackwardBlock& job, const T* dy) {
+    if (!job.dw)
+        sum_rows<N, false>(job.block, dy, job.ld, BackwardEnd{job});
+    else if (job.dx.data)
+        gradient_rows<N, true>(job, dy);
+    else
+        gradient_rows<N, false>(job, dy);
+}
+
+// Only the streamed rows, one for each connection, have code of their own for each way of storing.
 template <int N = 8>
 static void forward_body(const ForwardBlock& job, Index width) {
     if (width == N * kWidth)
-        job.block.perm ? sum_rows<N, true>(job.block, job.x, job.ld, ForwardEnd{job})
-                       : sum_rows<N, false>(job.block, job.x, job.ld, ForwardEnd{job});
+        job.x.bf16 ? forward_from<N>(job, static_cast<const Bf16*>(job.x.data))
+                   : forward_from<N>(job, static_cast<const float*>(job.x.data));
     else if constexpr (N * kWidth > 16)
         forward_body<N / 2>(job, width);
     else
@@ -238,12 +270,8 @@ static void forward_body(const ForwardBlock& job, Index width) {
 template <int N = 8>
 static void backward_body(const BackwardBlock& job, Index width) {
     if (width == N * kWidth) {
-        if (!job.dw)
-            sum_rows<N, false>(job.block, job.dy, job.ld, BackwardEnd{job});
-        else if (job.dx)
-            gradient_rows<N, true>(job);
-        else
-            gradient_rows<N, false>(job);
+        job.dy.bf16 ? backward_from<N>(job, static_cast<const Bf16*>(job.dy.data))
+                    : backward_from<N>(job, static_cast<const float*>(job.dy.data));
     } else if constexpr (N * kWidth > 16) {
         backward_body<N / 2>(job, width);
     } else {

@@ -32,8 +32,8 @@ struct RowBlock {
 // All pointers to activations and bit planes stand at the tile's first column.
 struct ForwardBlock {
     RowBlock block;
-    const float* x;
-    float* y;
+    ConstRows x;
+    Rows y;
     const float* bias;  // or nullptr: zero
     Index ld;
     ActivationKind kind;
@@ -46,9 +46,9 @@ struct ForwardBlock {
 
 struct BackwardBlock {
     RowBlock block;
-    const float* dy;
-    const float* x;
-    float* dx;        // or nullptr
+    ConstRows dy;
+    ConstRows x;
+    Rows dx;          // or nullptr
     float* dw;        // or nullptr; one a connection
     float* row_sum;   // or nullptr
     bool accumulate;  // dw and row_sum hold the sums of earlier tiles

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "trulysparse/activation.hpp"
+
 namespace trulysparse {
 namespace TRULYSPARSE_ISA_NAMESPACE {
 
@@ -49,6 +51,23 @@ TS_INLINE Mask from_bits(unsigned word) {
 TS_INLINE Vec power_of_two(Vec t) {
     const Words shifted = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(shifted, _mm256_set1_epi32(0x3f800000)));
+}
+
+// A bfloat16 moved into the upper half of each lane.
+TS_INLINE Vec load(const Bf16* p) {
+    const Words words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+}
+// To the nearest, ties to even; NaN keeps its upper half, made quiet.
+TS_INLINE void store(Bf16* p, Vec a) {
+    const Words word = _mm256_castps_si256(a);
+    const Words odd = _mm256_and_si256(_mm256_srli_epi32(word, 16), _mm256_set1_epi32(1));
+    const Words nearest = _mm256_add_epi32(word, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const Words quiet = _mm256_or_si256(word, _mm256_set1_epi32(0x00400000));
+    const Words nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    const Words rounded = _mm256_srli_epi32(_mm256_blendv_epi8(nearest, quiet, nan), 16);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1)));
 }
 
 TS_INLINE float sum(Vec a) {

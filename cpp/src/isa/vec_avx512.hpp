@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "trulysparse/activation.hpp"
+
 namespace trulysparse {
 namespace TRULYSPARSE_ISA_NAMESPACE {
 
@@ -43,6 +45,23 @@ TS_INLINE Mask from_bits(unsigned word) { return static_cast<Mask>(word); }
 TS_INLINE Vec power_of_two(Vec t) {
     const Words shifted = _mm512_slli_epi32(_mm512_castps_si512(t), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(shifted, _mm512_set1_epi32(0x3f800000)));
+}
+
+// A bfloat16 moved into the upper half of each lane.
+TS_INLINE Vec load(const Bf16* p) {
+    const Words halves = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    const Words lane = _mm512_setr_epi32(0, 1 << 16, 2 << 16, 3 << 16, 4 << 16, 5 << 16, 6 << 16, 7 << 16, 8 << 16,
+                                         9 << 16, 10 << 16, 11 << 16, 12 << 16, 13 << 16, 14 << 16, 15 << 16);
+    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, lane, halves));
+}
+// To the nearest, ties to even; NaN keeps its upper half, made quiet.
+TS_INLINE void store(Bf16* p, Vec a) {
+    const Words word = _mm512_castps_si512(a);
+    const Words odd = _mm512_and_si512(_mm512_srli_epi32(word, 16), _mm512_set1_epi32(1));
+    const Words nearest = _mm512_add_epi32(word, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const Words rounded =
+        _mm512_mask_or_epi32(nearest, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), word, _mm512_set1_epi32(0x00400000));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
 }
 
 TS_INLINE float sum(Vec a) {

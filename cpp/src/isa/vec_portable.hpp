@@ -8,6 +8,8 @@
 #include <arm_neon.h>
 #endif
 
+#include "trulysparse/activation.hpp"
+
 namespace trulysparse {
 namespace TRULYSPARSE_ISA_NAMESPACE {
 
@@ -16,6 +18,7 @@ namespace TRULYSPARSE_ISA_NAMESPACE {
 typedef float Vec __attribute__((vector_size(16)));
 typedef std::int32_t Mask __attribute__((vector_size(16)));
 typedef std::uint32_t Words __attribute__((vector_size(16)));
+typedef std::uint16_t Halves __attribute__((vector_size(8)));
 constexpr int kWidth = 4;
 
 TS_INLINE Vec zero() { return Vec{0, 0, 0, 0}; }
@@ -65,6 +68,21 @@ TS_INLINE Mask from_bits(unsigned word) {
 
 // 2^n of t = n + 1.5 * 2^23, n in [-126, 127]: the integer sits in the low bits of t.
 TS_INLINE Vec power_of_two(Vec t) { return (Vec)(((Words)t << 23) + 0x3f800000u); }
+
+// A bfloat16 moved into the upper half of each lane.
+TS_INLINE Vec load(const Bf16* p) {
+    Halves halves;
+    std::memcpy(&halves, p, sizeof halves);
+    return (Vec)(__builtin_convertvector(halves, Words) << 16);
+}
+// To the nearest, ties to even; NaN keeps its upper half, made quiet.
+TS_INLINE void store(Bf16* p, Vec a) {
+    const Words word = (Words)a, nan = (Words)(a != a);
+    const Words nearest = word + (word >> 16 & 1u) + 0x7fffu;
+    const Words rounded = (nan & (word | 0x00400000u)) | (~nan & nearest);
+    const Halves halves = __builtin_convertvector(rounded >> 16, Halves);
+    std::memcpy(p, &halves, sizeof halves);
+}
 
 TS_INLINE float sum(Vec a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "trulysparse/activation.hpp"
+
 namespace trulysparse {
 namespace TRULYSPARSE_ISA_NAMESPACE {
 
@@ -52,6 +54,23 @@ TS_INLINE Mask from_bits(unsigned word) {
 TS_INLINE Vec power_of_two(Vec t) {
     const Words shifted = _mm_slli_epi32(_mm_castps_si128(t), 23);
     return _mm_castsi128_ps(_mm_add_epi32(shifted, _mm_set1_epi32(0x3f800000)));
+}
+
+// A bfloat16 moved into the upper half of each lane.
+TS_INLINE Vec load(const Bf16* p) {
+    return _mm_castsi128_ps(
+        _mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64(reinterpret_cast<const Words*>(p))));
+}
+// To the nearest, ties to even; NaN keeps its upper half, made quiet.
+TS_INLINE void store(Bf16* p, Vec a) {
+    const Words word = _mm_castps_si128(a);
+    const Words odd = _mm_and_si128(_mm_srli_epi32(word, 16), _mm_set1_epi32(1));
+    const Words nearest = _mm_add_epi32(word, _mm_add_epi32(odd, _mm_set1_epi32(0x7fff)));
+    const Words quiet = _mm_or_si128(word, _mm_set1_epi32(0x00400000));
+    const Words nan = _mm_castps_si128(_mm_cmpunord_ps(a, a));
+    const Words rounded = _mm_or_si128(_mm_and_si128(nan, quiet), _mm_andnot_si128(nan, nearest));
+    // Shifted with their sign, so that packing finds nothing to saturate.
+    _mm_storel_epi64(reinterpret_cast<Words*>(p), _mm_packs_epi32(_mm_srai_epi32(rounded, 16), _mm_setzero_si128()));
 }
 
 TS_INLINE float sum(Vec a) {

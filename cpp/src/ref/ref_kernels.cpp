@@ -1,15 +1,39 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "ref/ref_kernels.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 namespace trulysparse::ref {
 
-Matrix from_padded(const float* a, Index rows, Index batch, Index ld) {
+Bf16 to_bf16(float a) {
+    if (std::isfinite(a)) {
+        int exponent;  // |a| = m * 2^exponent, 1/2 <= m < 1
+        std::frexp(a, &exponent);
+        const double unit = std::ldexp(1.0, std::max(exponent - 8, -133));  // of 8 significant bits, or of a denormal
+        a = static_cast<float>(std::nearbyint(a / unit) * unit);            // too large becomes infinity
+    }
+    std::uint32_t word;
+    std::memcpy(&word, &a, sizeof word);
+    return {static_cast<std::uint16_t>((std::isnan(a) ? word | 0x00400000u : word) >> 16)};
+}
+
+float to_float(Bf16 a) {
+    const std::uint32_t word = static_cast<std::uint32_t>(a.bits) << 16;
+    float value;
+    std::memcpy(&value, &word, sizeof value);
+    return value;
+}
+
+Matrix from_padded(const ConstRows& a, Index rows, Index batch, Index ld) {
     Matrix m(rows, batch);
     for (Index r = 0; r < rows; ++r)
-        for (Index b = 0; b < batch; ++b)
-            m(r, b) = a[static_cast<std::size_t>(r) * static_cast<std::size_t>(ld) + static_cast<std::size_t>(b)];
+        for (Index b = 0; b < batch; ++b) {
+            const std::size_t at =
+                static_cast<std::size_t>(r) * static_cast<std::size_t>(ld) + static_cast<std::size_t>(b);
+            m(r, b) = a.bf16 ? to_float(static_cast<const Bf16*>(a.data)[at]) : static_cast<const float*>(a.data)[at];
+        }
     return m;
 }
 

@@ -26,8 +26,12 @@ struct Matrix {
     }
 };
 
-// The first `batch` columns of (rows, ld) floats.
-Matrix from_padded(const float* a, Index rows, Index batch, Index ld);
+// The bfloat16 nearest to a, of two equally near ones the even; NaN keeps its upper half, made quiet.
+Bf16 to_bf16(float a);
+float to_float(Bf16 a);
+
+// The first `batch` columns of (rows, ld) activations.
+Matrix from_padded(const ConstRows& a, Index rows, Index batch, Index ld);
 
 double activate(const Activation& activation, double z);
 double derivative(const Activation& activation, double z);

@@ -15,18 +15,23 @@ from trulysparse import _kernels
 from trulysparse.engine.state import TrainState
 from trulysparse.errors import ConfigError
 from trulysparse.model import Inputs, SparseMLP
-from trulysparse.model.registry import check_integer
+from trulysparse.model.registry import check_integer, nearest
 from trulysparse.optim import Optimizer
 
 Floats = NDArray[np.float32]
 Bits = NDArray[np.uint16]
+Stored = NDArray[np.float32] | NDArray[np.uint16]
+
+# How activations and deltas pass from layer to layer. NumPy has no bfloat16, so its bits are held as uint16.
+ACTIVATION_DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
+_LINE_BYTES = 64
 
 
 @dataclass(frozen=True)
 class _Hidden:
     """What one hidden layer leaves for the backward pass: (n, ld) activations and (n, ld / 16) bits."""
 
-    activation: Floats
+    activation: Stored
     negative: Bits | None
     kept: Bits | None
 
@@ -34,7 +39,7 @@ class _Hidden:
 class _Workspace:
     """Activations of one micro-batch; a delta overwrites its activation in place."""
 
-    def __init__(self, net: SparseMLP, ld: int) -> None:
+    def __init__(self, net: SparseMLP, ld: int, dtype: np.dtype[Any]) -> None:
         self.ld = ld
         self.inputs = _kernels.aligned_zeros((net.sizes[0], ld))
         self.hidden = []
@@ -42,7 +47,7 @@ class _Workspace:
             bits = (layer.n_out, ld // _kernels.LANE)
             self.hidden.append(
                 _Hidden(
-                    _kernels.aligned_zeros((layer.n_out, ld)),
+                    _kernels.aligned_zeros((layer.n_out, ld), dtype),
                     np.zeros(bits, np.uint16) if layer.activation[0] == "rectifier" else None,
                     np.zeros(bits, np.uint16) if threshold else None,
                 )
@@ -66,6 +71,9 @@ class Engine:
     micro_batch : int, optional
         Columns handled at once, a multiple of 16; default the whole batch. Less memory, the same result up to the
         rounding of sums.
+    activation_dtype : str
+        How activations and deltas between layers are stored: ``"float32"`` or ``"bfloat16"``. Inputs, outputs and all
+        arithmetic are float32.
 
     Attributes
     ----------
@@ -81,7 +89,13 @@ class Engine:
         seed: int,
         threads: int,
         micro_batch: int | None = None,
+        activation_dtype: str = "float32",
     ) -> None:
+        if not isinstance(activation_dtype, str) or activation_dtype not in ACTIVATION_DTYPES:
+            raise ConfigError(
+                f"activation_dtype must be one of {', '.join(ACTIVATION_DTYPES)}, got {activation_dtype!r}"
+                + nearest(activation_dtype, ACTIVATION_DTYPES)
+            )
         if micro_batch is not None and check_integer(micro_batch, "micro_batch", low=1) % _kernels.LANE:
             raise ConfigError(f"micro_batch={micro_batch} is not a positive multiple of {_kernels.LANE}; try 32 or 128")
         self.net = net
@@ -89,6 +103,7 @@ class Engine:
         self.seed = seed
         self.threads = threads
         self.micro_batch = micro_batch
+        self._stored = ACTIVATION_DTYPES[activation_dtype]
         self.state = TrainState.fresh(net, optimizer)
         self._workspace: _Workspace | None = None
         self._gradients: list[Floats] = []
@@ -121,10 +136,10 @@ class Engine:
         """
         batch = rows.size
         width = batch if self.micro_batch is None else min(self.micro_batch, batch)
-        ld = _kernels.padded(width)
+        ld = self._row_length(width)
         space = self._workspace
         if space is None or space.ld != ld:
-            self._workspace = space = _Workspace(self.net, ld)
+            self._workspace = space = _Workspace(self.net, ld, self._stored)
         parts = -(-batch // width)
         fused = self.optimizer.fused and (parts == 1 or self.optimizer.fused_microbatches)
         self._order_by_target(parts)
@@ -139,6 +154,12 @@ class Engine:
         self.state.step += 1
         return loss_sum, correct
 
+    def _row_length(self, width: int) -> int:
+        """Return the row length for `width` samples: whole cache lines, or one half line of bfloat16."""
+        line = _LINE_BYTES // self._stored.itemsize
+        ld = _kernels.padded(width)
+        return ld if ld < line else -(-ld // line) * line
+
     def _forward(
         self,
         space: _Workspace,
@@ -150,7 +171,7 @@ class Engine:
     ) -> tuple[float, int]:
         net, threads = self.net, self.threads
         inputs.load(rows, space.inputs, threads)
-        x = space.inputs
+        x: Stored = space.inputs
         ordered: Sequence[Floats | None] = self._by_target or [None] * len(net.layers)
         for layer, threshold, hidden, weights in zip(
             net.layers, net.dropout_thresholds, space.hidden, ordered, strict=False
@@ -178,8 +199,8 @@ class Engine:
     def _backward(self, space: _Workspace, fused: bool, lr: float, first: bool, last: bool) -> None:
         net, threads = self.net, self.threads
         biases = self._bias_gradients if first else self._bias_parts
-        dy = space.output
-        _kernels.row_sums(dy, biases[-1], threads)
+        dy: Stored = space.output
+        _kernels.row_sums(space.output, biases[-1], threads)
         for index in range(len(net.layers) - 1, -1, -1):
             layer = net.layers[index]
             sink = self._sink(index, fused, lr, first, last)
