@@ -140,6 +140,7 @@ TS_INLINE void weighted_sums(const RowBlock& block, const std::int64_t* at, std:
         for (int r = 0; r < R; ++r) {
             const std::int64_t k = at[r] + i;
             const T* row = from + static_cast<std::size_t>(block.index[k]) * ld;
+            if (Prefetch) prefetch_row<N>(from + static_cast<std::size_t>(block.index[k + ahead]) * ld);
             if (Prefetch && Permuted) __builtin_prefetch(block.weights + block.perm[k + ahead]);
             const Vec weight = set1(block.weights[Permuted ? block.perm[k] : k]);
             for (int v = 0; v < N; ++v) sums[r][v] = fma(weight, load(row + v * kWidth), sums[r][v]);
