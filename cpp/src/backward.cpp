@@ -30,7 +30,7 @@ void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) 
     const std::int64_t nnz = static_cast<std::int64_t>(a.row_ptr[a.n_in]);
     threads = threads_for((nnz + a.n_in) * a.ld, n_items, threads);
 
-    const bool prefetch = is_far(a.n_out, tiles[0].width, a.dy);
+    const Index ahead = prefetch_distance(a.n_out, tiles[0].width, a.dy, nnz);
     LongRows long_rows(plan, a.ld, 1);
 
     parallel_for(n_items, threads, [&](std::int64_t task, int) {
@@ -69,7 +69,7 @@ void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) 
                      a.weights + item.k_begin,
                      nullptr,
                      nnz - item.k_begin,
-                     prefetch};
+                     ahead};
         for (std::int64_t number = 0; number < tiles.count(); ++number) {
             const Tile tile = tiles[number];
             stand_at(tile);

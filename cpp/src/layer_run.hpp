@@ -14,8 +14,9 @@ namespace trulysparse::detail {
 
 constexpr Index kMaxItemRows = static_cast<Index>(kGrain / kRowCost) + 1;
 constexpr std::int64_t kMaxItemConnections = kGrain + kLongRow;
-constexpr std::int64_t kNearCacheBytes = 1 << 20;  // beyond this, rows are prefetched
-constexpr std::int64_t kParallelWork = 1 << 17;    // multiply-adds below which waking threads costs more
+constexpr std::int64_t kNearBytes = 1 << 20;     // of streamed rows; beyond this, they are prefetched
+constexpr std::int64_t kFarBytes = 16 << 20;     // of streamed rows and weights; beyond this, from memory
+constexpr std::int64_t kParallelWork = 1 << 17;  // multiply-adds below which waking threads costs more
 
 struct Tile {
     Index col, width;
@@ -55,9 +56,14 @@ inline int threads_for(std::int64_t multiply_adds, std::int64_t tasks, int threa
     return static_cast<int>(tasks < threads ? tasks : threads);
 }
 
-// Whether a tile of all these rows is too large for the near cache.
-inline bool is_far(Index rows, Index width, const ConstRows& from) {
-    return static_cast<std::int64_t>(rows) * width * static_cast<std::int64_t>(from.element_bytes()) > kNearCacheBytes;
+// How many connections ahead rows are prefetched: far enough for the latency of where they are, in lines that L1 holds.
+inline Index prefetch_distance(Index rows, Index width, const ConstRows& from, std::int64_t nnz) {
+    constexpr std::int64_t line = 64, lines_ahead = 192, least = 24, most = 96;
+    const std::int64_t row_bytes = width * static_cast<std::int64_t>(from.element_bytes());
+    if (rows * row_bytes <= kNearBytes) return 0;
+    if (rows * row_bytes + nnz * 4 <= kFarBytes) return least;
+    const std::int64_t distance = lines_ahead * line / row_bytes;
+    return static_cast<Index>(distance < least ? least : distance > most ? most : distance);
 }
 
 // Row starts of an item, counted from its first connection.
@@ -118,7 +124,7 @@ public:
         const Index pieces = plan_.long_rows[static_cast<std::size_t>(item.long_row)].pieces;
         start[0] = 0;
         start[1] = pieces;
-        return {1, start, memory_.order.data(), memory_.ones.data(), nullptr, pieces, false};
+        return {1, start, memory_.order.data(), memory_.ones.data(), nullptr, pieces, 0};
     }
     const float* partials(const Item& item) {
         return slot(plan_.long_rows[static_cast<std::size_t>(item.long_row)], 0);

@@ -67,7 +67,7 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
     threads = threads_for((nnz + a.n_out) * a.ld, tasks, threads);
 
     const bool dropout = a.dropout.threshold != 0;
-    const bool prefetch = is_far(a.n_in, tiles[0].width, a.x);
+    const Index ahead = prefetch_distance(a.n_in, tiles[0].width, a.x, nnz);
     const Index words_of_row = a.ld / 16;
     LongRows long_rows(plan, a.ld, tiles.count());
 
@@ -86,7 +86,7 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
                      a.weights + item.k_begin,
                      nullptr,
                      nnz - item.k_begin,
-                     prefetch};
+                     ahead};
         if (a.perm) read_through(a.perm, a.weights, item, job.block);
         if (item.long_row >= 0) {
             job.y = long_rows.partial(item) + tile.col;

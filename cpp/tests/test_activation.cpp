@@ -121,7 +121,7 @@ void copy_row(ConstRows x, Rows y, std::size_t columns) {
     const Index index[] = {0};
     const float weight = 1.0f;
     ForwardBlock job{};
-    job.block = {1, start, index, &weight, nullptr, 1, false};
+    job.block = {1, start, index, &weight, nullptr, 1, 0};
     job.ld = static_cast<Index>(columns);
     for (std::size_t column = 0; column < columns; column += 16) {
         job.x = x + column;

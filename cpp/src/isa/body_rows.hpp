@@ -7,7 +7,6 @@
 namespace trulysparse {
 namespace TRULYSPARSE_ISA_NAMESPACE {
 
-constexpr int kAhead = 24;                   // connections between a prefetch and its use
 constexpr int kVectorsOfWord = 16 / kWidth;  // vectors that share a word of a bit plane
 constexpr int kLineBytes = 64;
 constexpr unsigned kLaneBits = (1u << kWidth) - 1u;
@@ -136,13 +135,14 @@ TS_INLINE void prefetch_row(const T* row) {
 template <int N, int R, bool Prefetch, bool Permuted, class T>
 TS_INLINE void weighted_sums(const RowBlock& block, const std::int64_t* at, std::int64_t count, const T* from,
                              std::size_t ld, Vec (*sums)[N]) {
+    const std::int64_t ahead = block.ahead;
     for (std::int64_t i = 0; i < count; ++i)
         for (int r = 0; r < R; ++r) {
             const std::int64_t k = at[r] + i;
             const T* row = from + static_cast<std::size_t>(block.index[k]) * ld;
-            if (Prefetch) prefetch_row<N>(from + static_cast<std::size_t>(block.index[k + kAhead]) * ld);
+            if (Prefetch) prefetch_row<N>(from + static_cast<std::size_t>(block.index[k + ahead]) * ld);
 
-            if (Prefetch && Permuted) __builtin_prefetch(block.weights + block.perm[k + kAhead]);
+            if (Prefetch && Permuted) __builtin_prefetch(block.weights + block.perm[k + ahead]);
             const Vec weight = set1(block.weights[Permuted ? block.perm[k] : k]);
             for (int v = 0; v < N; ++v) sums[r][v] = fma(weight, load(row + v * kWidth), sums[r][v]);
         }
@@ -175,8 +175,8 @@ static void sum_rows(const RowBlock& block, const T* from, Index ld, const End& 
     const std::size_t stride = static_cast<std::size_t>(ld);
     Index r = 0;
     // One by one where memory is what is waited for: side by side, a row is read before what it prefetched arrives.
-    if (block.prefetch)
-        for (; r < block.rows && block.start[r + 1] + kAhead <= block.readable; ++r)
+    if (block.ahead)
+        for (; r < block.rows && block.start[r + 1] + block.ahead <= block.readable; ++r)
             sum_group<N, 1, true, Permuted>(block, r, from, stride, end);
     for (; r + kGroup <= block.rows; r += kGroup) sum_group<N, kGroup, false, Permuted>(block, r, from, stride, end);
     for (; r < block.rows; ++r) sum_group<N, 1, false, Permuted>(block, r, from, stride, end);
@@ -188,6 +188,7 @@ TS_INLINE void gradient_row(const BackwardBlock& job, const T* dy, std::int64_t 
                             const Vec (&x)[N], Vec (&dx)[N]) {
     const Index* index = job.block.index;
     const float* w = job.block.weights;
+    const std::int64_t ahead = job.block.ahead;
     const std::size_t ld = static_cast<std::size_t>(job.ld);
     float* dw = job.dw;
     const bool accumulate = job.accumulate;
@@ -197,7 +198,7 @@ TS_INLINE void gradient_row(const BackwardBlock& job, const T* dy, std::int64_t 
     for (; k + 4 <= end; k += 4) {
         Vec part[4];
         for (int c = 0; c < 4; ++c) {
-            if (Prefetch) prefetch_row<N>(dy + static_cast<std::size_t>(index[k + c + kAhead]) * ld);
+            if (Prefetch) prefetch_row<N>(dy + static_cast<std::size_t>(index[k + c + ahead]) * ld);
             const T* row = dy + static_cast<std::size_t>(index[k + c]) * ld;
             const Vec weight = set1(w[k + c]);
             for (int v = 0; v < N; ++v) {
@@ -209,7 +210,7 @@ TS_INLINE void gradient_row(const BackwardBlock& job, const T* dy, std::int64_t 
         store_sums(dw + k, part[0], part[1], part[2], part[3], accumulate);
     }
     for (; k < end; ++k) {
-        if (Prefetch) prefetch_row<N>(dy + static_cast<std::size_t>(index[k + kAhead]) * ld);
+        if (Prefetch) prefetch_row<N>(dy + static_cast<std::size_t>(index[k + ahead]) * ld);
         const T* row = dy + static_cast<std::size_t>(index[k]) * ld;
         const Vec weight = set1(w[k]);
         Vec part = zero();
@@ -232,7 +233,7 @@ static void gradient_rows(const BackwardBlock& job, const T* dy) {
         Vec x[N], dx[N];
         load_row(job.x, static_cast<std::size_t>(r) * job.ld, x);
         if (WithDx) BackwardEnd::begin<N>(end_of_row, dx, r);
-        if (block.prefetch && last + kAhead <= block.readable)
+        if (block.ahead && last + block.ahead <= block.readable)
             gradient_row<N, WithDx, true>(job, dy, first, last, x, dx);
         else
             gradient_row<N, WithDx, false>(job, dy, first, last, x, dx);

@@ -26,7 +26,7 @@ struct RowBlock {
     const float* weights;
     const std::int32_t* perm;  // where in `weights` each one stands; nullptr: in order
     std::int64_t readable;     // entries of `index` that exist, for looking ahead
-    bool prefetch;             // the streamed matrix is too large for the cache
+    Index ahead;               // connections between a prefetch and its use; 0: all is near
 };
 
 // All pointers to activations and bit planes stand at the tile's first column.
