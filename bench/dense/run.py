@@ -8,7 +8,7 @@ densities against a dense copy of it.
 `bits`: whether a result depends on the number of threads, ours or OpenBLAS's. Each of them with *blocks* (calls of at
 most 64^3 multiply-adds, which OpenBLAS does not share among threads) and with *large* calls (which it does, unless the
 whole process is limited to one thread; here it is). What follows a sum (bias, activation, dropout) is left out on the
-dense side. Appends to bench/results/dense_layers.jsonl; docs/design/kernels-decisions.md says what follows.
+dense side. Appends to bench/results/dense_layers.jsonl; docs/design/dense-layers.md says what follows.
 
 Each setting runs in a child process: OPENBLAS_CORETYPE=SKYLAKEX makes OpenBLAS use AVX-512 where it does not know the
 processor, TRULYSPARSE_ISA=avx2 makes the sparse kernels do without. Needs g++, in a checkout.

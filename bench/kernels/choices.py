@@ -109,6 +109,80 @@ def width() -> Iterator[dict[str, Any]]:
             yield {"shape": shape, "threads": threads, "gflops": speeds}
 
 
+def ahead() -> Iterator[dict[str, Any]]:
+    """Connections between asking for a random row and reading it: only the loads, of a matrix beyond all caches."""
+    random = np.random.default_rng(0)
+    for columns in (16, 32, 64, 128):
+        rows = (256 << 20) // (4 * columns)
+        matrix = _kernels.aligned_zeros((rows, columns))
+        matrix += np.float32(1)  # touched: otherwise all pages are one page of zeros
+        order = random.integers(0, rows, 200_000).astype(np.int32)
+        if _kernels.probe_rows(matrix, order, 0, 1) != float(order.size * columns):
+            raise WrongResult("the rows do not add up")
+        calls: Mapping[str, Callable[[], object]] = {
+            str(distance): lambda d=distance, m=matrix, o=order: _kernels.probe_rows(m, o, d, 1)  # type: ignore[misc]
+            for distance in (0, 8, 16, 24, 32, 48, 64, 96, 128)
+        }
+        timings = alternate(calls, seconds=0.3)
+        yield {"batch": columns, "threads": 1, "gbs_by_distance": {
+            name: 4e-9 * order.size * columns / timing.median for name, timing in timings.items()
+        }}  # fmt: skip
+
+
+def _bfloat16(values: Any) -> Any:
+    """Round float32 to the nearest bfloat16, ties to even, as uint16 in aligned memory."""
+    bits = values.view(np.uint32)
+    rounded = _kernels.aligned_empty(values.shape, np.uint16)
+    rounded[...] = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return rounded
+
+
+def _widened(values: Any) -> Any:
+    wide = _kernels.aligned_empty(values.shape)
+    wide.view(np.uint32)[...] = values.astype(np.uint32) << 16
+    return wide
+
+
+def activations() -> Iterator[dict[str, Any]]:
+    """Activations stored as float32 or as bfloat16; results must be equal but for the rounding at the end."""
+    for shape in SHAPES:
+        pattern = None
+        for batch in (128, 64, 32, 16):
+            problem = Problem(parse_shape(shape), batch, pattern=pattern)
+            pattern = problem.pattern
+            view = TrulySparse(problem, 1).layer.view
+            x16, dy16 = _bfloat16(problem.x_padded), _bfloat16(problem.dy_padded)
+            x32, dy32 = _widened(x16), _widened(dy16)
+            y32, dx32 = _kernels.aligned_empty(dy32.shape), _kernels.aligned_empty(x32.shape)
+            y16 = _kernels.aligned_empty(dy32.shape, np.uint16)
+            dx16 = _kernels.aligned_empty(x32.shape, np.uint16)
+            sink = _kernels.sink_store(_kernels.aligned_empty(problem.shape.nnz))
+
+            def forward(x: Any, y: Any, threads: int, view: Any = view) -> None:
+                _kernels.forward(view, x, y, activation=LINEAR, threads=threads)
+
+            def backward(dy: Any, x: Any, dx: Any, threads: int, view: Any = view, sink: Any = sink) -> None:
+                _kernels.backward(view, dy, x, dx, sink=sink, threads=threads)
+
+            for threads in (1, 2):
+                calls: dict[str, Callable[[], object]] = {
+                    "forward float32": lambda f=forward, x=x32, y=y32, t=threads: f(x, y, t),  # type: ignore[misc]
+                    "forward bfloat16": lambda f=forward, x=x16, y=y16, t=threads: f(x, y, t),  # type: ignore[misc]
+                    "backward float32": lambda b=backward, dy=dy32, x=x32, dx=dx32, t=threads: b(dy, x, dx, t),  # type: ignore[misc]
+                    "backward bfloat16": lambda b=backward, dy=dy16, x=x16, dx=dx16, t=threads: b(dy, x, dx, t),  # type: ignore[misc]
+                }
+                for call in calls.values():
+                    call()
+                if not np.array_equal(_bfloat16(y32), y16) or not np.array_equal(_bfloat16(dx32), dx16):
+                    raise WrongResult("bfloat16 kernels differ from float32 by more than their rounding")
+                timings = alternate(calls, seconds=0.15, least=3)
+                yield {"shape": shape, "batch": batch, "threads": threads} | {
+                    "gflops": {
+                        name: problem.flops(name.split()[0]) / timing.median / 1e9 for name, timing in timings.items()
+                    }
+                }
+
+
 def few() -> Iterator[dict[str, Any]]:
     """One sample after the other through a frozen network, or as a batch of 16 columns."""
     network = NETWORKS["fashion_mnist"]
@@ -180,6 +254,8 @@ def _wide_layer(mode: str) -> dict[str, float]:
 CHOICES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "order": order,
     "width": width,
+    "ahead": ahead,
+    "activations": activations,
     "few": few,
     "pages": pages,
 }
