@@ -23,7 +23,7 @@ Bits = NDArray[np.uint16]
 Stored = NDArray[np.float32] | NDArray[np.uint16]
 
 # How activations and deltas pass from layer to layer. NumPy has no bfloat16, so its bits are held as uint16.
-ACTIVATION_DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
+ACTIVATION_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
 _LINE_BYTES = 64
 
 
