@@ -95,7 +95,7 @@ class Trainer:
         halves their memory and what the kernels read. Sums, weights, biases, optimizer state, inputs and the loss stay
         float32; each stored value is rounded to 8 significant bits (a relative error of at most 2^-8), as in mixed
         precision training. Choose it where activations outgrow the cache or the memory: layers of 100,000 neurons and
-        more train 1.1 to 1.9 times as fast. Prediction and evaluation use float32 always.
+        more train 1.2 to 1.9 times as fast. Prediction and evaluation use float32 always.
     validate_every : int
         Evaluate the validation data every so many epochs, and after the last.
     callbacks : sequence of Callback
