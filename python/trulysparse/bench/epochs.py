@@ -68,6 +68,8 @@ def epoch_record(network: Network, data: Data, threads: int, rivals: Sequence[st
             turn_seconds=_TURN_SECONDS,
         )
         for trainer in trainers.values():
+            while len(trainer.losses) < _LEAST_STEPS:  # a loss of fewer is mostly chance
+                trainer.step()
             check_loss(trainer)
         ours = trainers[OURS]
         assert isinstance(ours, TrulySparseTrainer)
