@@ -27,7 +27,7 @@ from trulysparse.model import AllReLU, Given, SparseMLP
 
 __all__ = ["break_even_record", "busy_core_record", "check_loss", "epoch_record", "inference_record"]
 
-_LEAST_STEPS = 12
+_LEAST_STEPS, _MOST_STEPS = 12, 150
 _TURN_SECONDS = 0.05
 _SPIN = "import os, sys\nprint(flush=True)\nwhile os.getppid() == int(sys.argv[1]): pass"
 
@@ -68,7 +68,8 @@ def epoch_record(network: Network, data: Data, threads: int, rivals: Sequence[st
             turn_seconds=_TURN_SECONDS,
         )
         for trainer in trainers.values():
-            while len(trainer.losses) < _LEAST_STEPS:  # a loss of fewer is mostly chance
+            # the loss of a few steps is mostly chance, and slow contestants made few
+            while len(trainer.losses) < _LEAST_STEPS or (not _fell(trainer) and len(trainer.losses) < _MOST_STEPS):
                 trainer.step()
             check_loss(trainer)
         ours = trainers[OURS]
@@ -93,7 +94,13 @@ def epoch_record(network: Network, data: Data, threads: int, rivals: Sequence[st
 
 
 def _evolution_seconds(trainer: TrulySparseTrainer) -> float:
-    return statistics.median(trainer.evolve().seconds for _ in range(3))
+    """Return what an evolution takes, with training between two of them as there is in a run."""
+    seconds = []
+    for _ in range(9):
+        for _ in range(20):
+            trainer.step()
+        seconds.append(trainer.evolve().seconds)
+    return statistics.median(seconds)
 
 
 def _against(seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -114,10 +121,15 @@ def _ends(losses: Sequence[float]) -> list[float]:
     return [statistics.mean(losses[:some]), statistics.mean(losses[-some:])]
 
 
+def _fell(trainer: TrulySparseTrainer | TorchTrainer) -> bool:
+    first, last = _ends(trainer.losses)
+    return last < first
+
+
 def check_loss(trainer: TrulySparseTrainer | TorchTrainer) -> None:
     """Raise WrongResult unless the loss fell: a step that does not learn is no training step."""
-    first, last = _ends(trainer.losses)
-    if not last < first:
+    if not _fell(trainer):
+        first, last = _ends(trainer.losses)
         raise WrongResult(
             f"{trainer.name}: the loss went from {first:.4g} to {last:.4g} in {len(trainer.losses)} steps"
         )

@@ -82,7 +82,8 @@ class TorchMasked(TorchDense):
         import torch
 
         super().__init__(problem, threads)
-        self.mask = (self.weights != 0).to(torch.float32)
+        self.mask = torch.zeros_like(self.weights)
+        self.mask[self._cells()] = 1  # not where weights are nonzero: a drawn value may be zero
         self.masked = torch.empty_like(self.weights)
 
     def forward(self) -> Operation:
