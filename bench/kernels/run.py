@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The full measurement: every case against every rival, appended to bench/results/kernels.jsonl.
 
-    python bench/kernels/run.py                    # everything, about 12 minutes on a quiet machine
+    python bench/kernels/run.py                    # everything, about 15 minutes on a quiet machine
     python bench/kernels/run.py --only epochs      # a part of it; `--fresh` begins anew, otherwise finished cases stay
     python bench/kernels/run.py --summary          # no measurement: the table of what is there, and the picture
 
