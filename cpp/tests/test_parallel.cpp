@@ -255,3 +255,20 @@ TEST_CASE("test_chunks_cover_every_length_once") {
         CHECK(at == n);
     }
 }
+
+#ifdef __linux__
+TEST_CASE("test_workers_may_run_wherever_their_caller_may") {
+    cpu_set_t mine;
+    REQUIRE(sched_getaffinity(0, sizeof mine, &mine) == 0);
+    for (int round = 0; round < 5; ++round) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));  // workers sleep, and are woken somewhere else
+        std::atomic<int> restricted{0};
+        parallel_for(64, 4, [&](std::int64_t, int) {
+            cpu_set_t here;
+            if (sched_getaffinity(0, sizeof here, &here) != 0 || !CPU_EQUAL(&here, &mine)) ++restricted;
+            std::this_thread::sleep_for(std::chrono::microseconds(50));
+        });
+        CHECK(restricted == 0);
+    }
+}
+#endif
