@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from trulysparse.engine.state import Slots, TrainState
 from trulysparse.model import SparseLayer, SparseMLP
-from trulysparse.topology import ImportancePruning, Signals, Topology, TopologyDelta
+from trulysparse.model.progress import Progress
+from trulysparse.topology import ImportancePruning, LayerGradient, Signals, Topology, TopologyDelta
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def apply_delta(
     evolution: int,
     threads: int | None = None,
 ) -> None:
-    """Rewire a layer: kept connections keep weight and optimizer state, grown ones start with none.
+    """Rewire a layer: kept connections keep weight and optimizer state, grown ones start as the delta says.
 
     Parameters
     ----------
@@ -83,9 +85,8 @@ def apply_delta(
         values = delta.values
         if values is None:
             values = layer.draw_grown(delta.grown, seed=seed, step=evolution, threads=threads)
-        pattern, arrays = layer.pattern.rewire(
-            delta.mask, delta.grown, carried, [values, *(None for _ in names)], threads=threads
-        )
+        fills = [values, *(delta.slots.get(name) for name in names)]
+        pattern, arrays = layer.pattern.rewire(delta.mask, delta.grown, carried, fills, threads=threads)
     layer.replace(pattern, arrays[0])
     slots.update(zip(names, arrays[1:], strict=True))
 
@@ -105,6 +106,9 @@ def evolve_network(
     pruning: ImportancePruning | None,
     seed: int,
     threads: int,
+    progress: Progress | None = None,
+    lr: float = 0.0,
+    gradients: Mapping[int, LayerGradient] | None = None,
 ) -> Evolution:
     """Evolve every layer to which a rule applies: importance pruning first, then the topology rule.
 
@@ -118,6 +122,12 @@ def evolve_network(
         The rules that are due; None is not.
     seed, threads : int
         Seed of the run and threads for the kernels.
+    progress : Progress, optional
+        Where the run is; default its very start.
+    lr : float
+        Learning rate of the step that comes next.
+    gradients : mapping of int to LayerGradient, optional
+        By layer, for rules that want them.
 
     Returns
     -------
@@ -125,30 +135,47 @@ def evolve_network(
         What changed, layer by layer.
     """
     started = time.perf_counter()
-    signals = Signals(seed, state.evolutions, threads)
+    signals = Signals(
+        seed,
+        state.evolutions,
+        threads,
+        progress=Progress(state.step, 0.0, 1, 1) if progress is None else progress,
+        lr=lr,
+        state=state.rule,
+        slots=state.weight_slots,
+        gradients=gradients or {},
+    )
     carry_out = functools.partial(apply_delta, seed=seed, evolution=state.evolutions, threads=threads)
     count = len(net.layers)
-    changes = []
-    for layer in net.layers:
-        before, pruned, dropped, grown = layer.nnz, 0, 0, 0
-        slots = state.weight_slots[layer.index]
-        if pruning is not None and pruning.applies_to(layer.index, count):
+    before = [layer.nnz for layer in net.layers]
+    pruned, dropped, grown = [0] * count, [0] * count, [0] * count
+    if pruning is not None:
+        for layer in net.layers:
+            if not pruning.applies_to(layer.index, count):
+                continue
             delta, _ = pruning.delta(layer, threads)
             if delta is not None:
-                pruned, _ = _change(delta)
-                carry_out(layer, slots, delta)
-        if topology is not None and topology.applies_to(layer.index, count):
-            delta = topology.evolve(layer, signals, state.step)
+                pruned[layer.index], _ = _change(delta)
+                carry_out(layer, state.weight_slots[layer.index], delta)
+    if topology is not None:
+        chosen = [layer for layer in net.layers if topology.applies_to(layer.index, count)]
+        for layer, delta in topology.plan(chosen, signals):
             if not isinstance(delta, TopologyDelta | None):
                 raise TypeError(
-                    f"{type(topology).__name__}.evolve returned a {type(delta).__name__}; "
-                    "return a TopologyDelta or None"
+                    f"{type(topology).__name__} gave a {type(delta).__name__} as the change of a layer; "
+                    "evolve returns a TopologyDelta or None"
                 )
             if delta is not None:
-                dropped, grown = _change(delta)
-                carry_out(layer, slots, delta)
-        layer.pattern.transpose(threads)  # here and not when first used: with these threads, and once for both rules
-        if pruned or dropped or grown:
-            changes.append(LayerChange(layer.index, before, pruned, dropped, grown))
+                out, came = _change(delta)
+                dropped[layer.index] += out
+                grown[layer.index] += came
+                carry_out(layer, state.weight_slots[layer.index], delta)
+    for layer in net.layers:
+        layer.pattern.transpose(threads)  # here and not when first used: with these threads
+    changes = tuple(
+        LayerChange(i, before[i], pruned[i], dropped[i], grown[i])
+        for i in range(count)
+        if pruned[i] or dropped[i] or grown[i]
+    )
     state.evolutions += 1
-    return Evolution(signals.evolution, tuple(changes), time.perf_counter() - started)
+    return Evolution(signals.evolution, changes, time.perf_counter() - started)

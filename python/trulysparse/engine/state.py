@@ -14,8 +14,11 @@ from trulysparse import _kernels
 from trulysparse.errors import CheckpointError
 from trulysparse.model import Pattern, SparseMLP
 from trulysparse.optim import Optimizer
+from trulysparse.topology import RuleState, Topology
 
 Slots = dict[str, NDArray[np.float32]]
+
+_RULE = "topology."
 
 
 @dataclass
@@ -31,48 +34,61 @@ class TrainState:
     evolutions : int
         Evolutions of the network made.
     evolved : bool
-        Whether the evolution that precedes the epoch under way is done (or was not due).
+        Whether the evolution that precedes the next step is done already.
     loss_sum, correct : float, int
         Sums over the samples of the epoch so far.
     train_seconds, evolve_seconds : float
         Time spent on the epoch so far.
     weight_slots, bias_slots : list of dict
-        Optimizer state of each layer: float32 arrays in pattern order, and one value a neuron.
+        Optimizer state of each layer: float32 arrays in pattern order (a topology rule may keep some too), and one
+        value a neuron.
+    rule : RuleState
+        What the topology rule remembers.
     """
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
     evolutions: int = 0
-    evolved: bool = True
+    evolved: bool = False
     loss_sum: float = 0.0
     correct: int = 0
     train_seconds: float = 0.0
     evolve_seconds: float = 0.0
     weight_slots: list[Slots] = field(default_factory=list, repr=False)
     bias_slots: list[Slots] = field(default_factory=list, repr=False)
+    rule: RuleState = field(default_factory=RuleState, repr=False)
 
     @classmethod
-    def fresh(cls, net: SparseMLP, optimizer: Optimizer) -> TrainState:
+    def fresh(cls, net: SparseMLP, optimizer: Optimizer, topology: Topology | None = None) -> TrainState:
         """Return the state before the first step: all slots zero."""
+        slots = (*optimizer.slots, *(() if topology is None else topology.slots))
         return cls(
-            weight_slots=[{s: _kernels.aligned_zeros(layer.nnz) for s in optimizer.slots} for layer in net.layers],
+            weight_slots=[{s: _kernels.aligned_zeros(layer.nnz) for s in slots} for layer in net.layers],
             bias_slots=[{s: _kernels.aligned_zeros(layer.n_out) for s in optimizer.slots} for layer in net.layers],
         )
 
     def counters(self) -> dict[str, Any]:
         """Return the numbers (not the slots), for a checkpoint's metadata."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.endswith("_slots")}
+        counters = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _COUNTERS}
+        return counters | ({"rule": self.rule.numbers} if self.rule.numbers else {})
 
     def start_epoch(self, epoch: int) -> None:
-        """Begin `epoch` with empty sums, its evolution still to come."""
-        self.epoch, self.batch, self.evolved = epoch, 0, False
+        """Begin `epoch` with empty sums."""
+        self.epoch, self.batch = epoch, 0
         self.loss_sum, self.correct = 0.0, 0
         self.train_seconds = self.evolve_seconds = 0.0
 
 
-def state_tensors(state: TrainState) -> dict[str, NDArray[np.float32]]:
-    """Return the slots under the names that a checkpoint gives them."""
+_COUNTERS = {f.name for f in fields(TrainState)} - {"weight_slots", "bias_slots", "rule"}
+
+
+def state_tensors(state: TrainState) -> dict[str, NDArray[Any]]:
+    """Return the slots and the rule's tensors under the names that a checkpoint gives them."""
+    return _slot_tensors(state) | {_RULE + name: array for name, array in state.rule.tensors.items()}
+
+
+def _slot_tensors(state: TrainState) -> dict[str, NDArray[np.float32]]:
     return {
         f"optimizer.layers.{i}.{part}.{slot}": array
         for part, layers in (("weights", state.weight_slots), ("bias", state.bias_slots))
@@ -82,7 +98,11 @@ def state_tensors(state: TrainState) -> dict[str, NDArray[np.float32]]:
 
 
 def restore_state(
-    net: SparseMLP, optimizer: Optimizer, tensors: Mapping[str, NDArray[Any]], counters: Mapping[str, Any]
+    net: SparseMLP,
+    optimizer: Optimizer,
+    topology: Topology | None,
+    tensors: Mapping[str, NDArray[Any]],
+    counters: Mapping[str, Any],
 ) -> TrainState:
     """Rebuild a state from a checkpoint.
 
@@ -91,18 +111,22 @@ def restore_state(
     CheckpointError
         If an optimizer tensor is absent or of the wrong size, or a counter is unknown.
     """
-    state = TrainState.fresh(net, optimizer)
-    unknown = set(counters) ^ set(state.counters())
+    state = TrainState.fresh(net, optimizer, topology)
+    numbers = dict(counters)
+    state.rule.numbers.update(numbers.pop("rule", {}))
+    unknown = set(numbers) ^ _COUNTERS
     if unknown:
         raise CheckpointError(f"the checkpoint's counters do not match this version's: {', '.join(sorted(unknown))}")
-    for name, array in state_tensors(state).items():
+    for name, array in _slot_tensors(state).items():
         saved = tensors.get(name)
         if saved is None or saved.shape != array.shape or saved.dtype != array.dtype:
             got = "absent" if saved is None else f"{saved.dtype} of shape {saved.shape}"
             raise CheckpointError(f"checkpoint tensor {name} is {got}, expected {array.dtype} of shape {array.shape}")
         array[...] = saved
-    for key, value in counters.items():
+    for key, value in numbers.items():
         setattr(state, key, value)
+    # a rule changes its arrays in place, and what a file was read into may not be written to
+    state.rule.tensors.update({n[len(_RULE) :]: a.copy() for n, a in tensors.items() if n.startswith(_RULE)})
     return state
 
 

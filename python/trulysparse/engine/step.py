@@ -17,6 +17,7 @@ from trulysparse.errors import ConfigError
 from trulysparse.model import Inputs, SparseMLP
 from trulysparse.model.registry import check_integer, nearest
 from trulysparse.optim import Optimizer
+from trulysparse.topology import LayerGradient, Topology
 
 Floats = NDArray[np.float32]
 Bits = NDArray[np.uint16]
@@ -54,6 +55,21 @@ class _Workspace:
             )
         self.output = _kernels.aligned_zeros((net.sizes[-1], ld))
 
+    @property
+    def sources(self) -> list[Stored]:
+        """What each layer takes in, between forward and backward pass."""
+        return [self.inputs, *(hidden.activation for hidden in self.hidden)]
+
+    @property
+    def deltas(self) -> list[Stored]:
+        """The delta of each layer, after the backward pass."""
+        return [*(hidden.activation for hidden in self.hidden), self.output]
+
+
+def _as_float32(stored: Stored) -> Floats:
+    """Return stored activations as numbers: bfloat16 is the upper half of float32."""
+    return (stored.astype(np.uint32) << 16).view(np.float32) if stored.dtype == np.uint16 else stored  # type: ignore[return-value]  # the dtypes of Stored
+
 
 class Engine:
     """Trains a network batch by batch.
@@ -68,6 +84,8 @@ class Engine:
         Seed of dropout, order and regrowth.
     threads : int
         Threads for the kernels; the result does not depend on it.
+    topology : Topology, optional
+        The rule that will evolve the network: its arrays are kept in the state, and it may observe every step.
     micro_batch : int, optional
         Columns handled at once, a multiple of 16; default the whole batch. Less memory, the same result up to the
         rounding of sums.
@@ -88,6 +106,7 @@ class Engine:
         *,
         seed: int,
         threads: int,
+        topology: Topology | None = None,
         micro_batch: int | None = None,
         activation_dtype: str = "float32",
     ) -> None:
@@ -100,11 +119,12 @@ class Engine:
             raise ConfigError(f"micro_batch={micro_batch} is not a positive multiple of {_kernels.LANE}; try 32 or 128")
         self.net = net
         self.optimizer = optimizer
+        self.topology = topology
         self.seed = seed
         self.threads = threads
         self.micro_batch = micro_batch
         self._stored = ACTIVATION_DTYPES[activation_dtype]
-        self.state = TrainState.fresh(net, optimizer)
+        self.state = TrainState.fresh(net, optimizer, topology)
         self._workspace: _Workspace | None = None
         self._gradients: list[Floats] = []
         self._by_target: list[Floats] = []
@@ -135,12 +155,7 @@ class Engine:
             Samples classified correctly.
         """
         batch = rows.size
-        width = batch if self.micro_batch is None else min(self.micro_batch, batch)
-        ld = self._row_length(width)
-        space = self._workspace
-        if space is None or space.ld != ld:
-            self._workspace = space = _Workspace(self.net, ld, self._stored)
-        parts = -(-batch // width)
+        width, parts, space = self._prepare(batch)
         fused = self.optimizer.fused and (parts == 1 or self.optimizer.fused_microbatches)
         self._order_by_target(parts)
         loss_sum, correct = 0.0, 0
@@ -153,6 +168,60 @@ class Engine:
         self._finish(fused, lr)
         self.state.step += 1
         return loss_sum, correct
+
+    def measure_batch(
+        self, inputs: Inputs, targets: NDArray[Any], rows: NDArray[np.int64]
+    ) -> tuple[float, int, dict[int, LayerGradient]]:
+        """Pass the samples `rows` forward and backward in training mode (dropout on), and move no weight.
+
+        The batch counts as a step. Besides the workspace this takes one more copy of the activations, and with
+        micro-batches activations and deltas of the whole batch.
+
+        Parameters
+        ----------
+        inputs, targets, rows
+            As in `train_batch`.
+
+        Returns
+        -------
+        loss_sum, correct : float, int
+            As `train_batch` returns them.
+        gradients : dict of int to LayerGradient
+            By layer; valid until the next batch.
+        """
+        batch = rows.size
+        width, parts, space = self._prepare(batch)
+        net, ld = self.net, space.ld
+        self._by_target = []
+        taken = [_kernels.aligned_empty((layer.n_in, parts * ld)) for layer in net.layers]
+        deltas = [_kernels.aligned_empty((layer.n_out, parts * ld)) for layer in net.layers]
+        loss_sum, correct = 0.0, 0
+        for part in range(parts):
+            some = rows[part * width : (part + 1) * width]
+            columns = slice(part * ld, (part + 1) * ld)
+            loss, right = self._forward(space, inputs, targets, some, part * width, 1.0 / batch)
+            loss_sum += loss
+            correct += right
+            for array, source in zip(taken, space.sources, strict=True):
+                array[:, columns] = _as_float32(source)
+            self._backward(space, False, 0.0, part == 0, part == parts - 1, discard=True)
+            for array, source in zip(deltas, space.deltas, strict=True):
+                array[:, columns] = _as_float32(source)
+        self.state.step += 1
+        gradients = {
+            layer.index: LayerGradient(layer, x, dy, self.threads)
+            for layer, x, dy in zip(net.layers, taken, deltas, strict=True)
+        }
+        return loss_sum, correct, gradients
+
+    def _prepare(self, batch: int) -> tuple[int, int, _Workspace]:
+        """Return the width of a micro-batch, how many there are, and the space for one."""
+        width = batch if self.micro_batch is None else min(self.micro_batch, batch)
+        ld = self._row_length(width)
+        space = self._workspace
+        if space is None or space.ld != ld:
+            self._workspace = space = _Workspace(self.net, ld, self._stored)
+        return width, -(-batch // width), space
 
     def _row_length(self, width: int) -> int:
         """Return the row length for `width` samples: whole cache lines, or one half line of bfloat16."""
@@ -196,14 +265,18 @@ class Engine:
         _kernels.forward(last.view, x, space.output, activation=last.activation, by_target=ordered[-1], threads=threads)
         return net.loss(space.output, net.loss.batch(targets, rows, space.ld), rows.size, scale, space.output, threads)
 
-    def _backward(self, space: _Workspace, fused: bool, lr: float, first: bool, last: bool) -> None:
+    def _backward(
+        self, space: _Workspace, fused: bool, lr: float, first: bool, last: bool, *, discard: bool = False
+    ) -> None:
         net, threads = self.net, self.threads
         biases = self._bias_gradients if first else self._bias_parts
         dy: Stored = space.output
         _kernels.row_sums(space.output, biases[-1], threads)
         for index in range(len(net.layers) - 1, -1, -1):
             layer = net.layers[index]
-            sink = self._sink(index, fused, lr, first, last)
+            if self.topology is not None and self.topology.observes:
+                self._show(index, dy, space.sources[index], first)
+            sink = _kernels.sink_none() if discard else self._sink(index, fused, lr, first, last)
             if index == 0:
                 _kernels.backward(layer.view, dy, space.inputs, None, sink=sink, threads=threads)
                 break
@@ -225,6 +298,14 @@ class Engine:
         if not first:
             for total, more in zip(self._bias_gradients, self._bias_parts, strict=True):
                 total += more
+
+    def _show(self, index: int, dy: Stored, x: Stored, first: bool) -> None:
+        """Let the rule see the gradient of a layer, while what it is made of is still there."""
+        net, rule = self.net, self.topology
+        assert rule is not None
+        if rule.applies_to(index, len(net.layers)):
+            gradient = LayerGradient(net.layers[index], _as_float32(x), _as_float32(dy), self.threads)
+            rule.observe(gradient, self.state.rule, first)
 
     def _sink(self, index: int, fused: bool, lr: float, first: bool, last: bool) -> _kernels.Sink:
         if fused:

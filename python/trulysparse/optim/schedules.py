@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trulysparse.errors import ConfigError
+from trulysparse.model.progress import Progress
 from trulysparse.model.registry import Configurable, Registry, check_integer, check_number
 
 __all__ = [
@@ -22,28 +23,6 @@ __all__ = [
     "Warmup",
     "get_schedule",
 ]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is, just before a step.
-
-    Parameters
-    ----------
-    step
-        Steps made so far in the whole run.
-    epoch
-        Epochs made so far, with the fraction of the one under way.
-    steps_per_epoch
-        Steps in an epoch.
-    epochs
-        Epochs that the whole run will have.
-    """
-
-    step: int
-    epoch: float
-    steps_per_epoch: int
-    epochs: int
 
 
 class Schedule(Configurable):

@@ -3,26 +3,56 @@
 
 from trulysparse.topology.base import (
     TOPOLOGIES,
+    RuleState,
     Signals,
     Topology,
     TopologyDelta,
     get_topology,
     register_topology,
 )
+from trulysparse.topology.criteria import globally_smallest, rewire, smallest, smallest_magnitude
+from trulysparse.topology.gradient import LayerGradient
 from trulysparse.topology.importance import ImportancePruning, PruningReport, get_pruning
+from trulysparse.topology.periodic import DropAndGrow, Periodic
+from trulysparse.topology.rigl import RigL
+from trulysparse.topology.schedules import (
+    DROP_SCHEDULES,
+    ConstantDrop,
+    CosineDrop,
+    DropSchedule,
+    LinearDrop,
+    PowerDrop,
+    get_drop_schedule,
+)
 from trulysparse.topology.set import SET
 from trulysparse.topology.static import Static
 
 __all__ = [
+    "DROP_SCHEDULES",
     "SET",
     "TOPOLOGIES",
+    "ConstantDrop",
+    "CosineDrop",
+    "DropAndGrow",
+    "DropSchedule",
     "ImportancePruning",
+    "LayerGradient",
+    "LinearDrop",
+    "Periodic",
+    "PowerDrop",
     "PruningReport",
+    "RigL",
+    "RuleState",
     "Signals",
     "Static",
     "Topology",
     "TopologyDelta",
+    "get_drop_schedule",
     "get_pruning",
     "get_topology",
+    "globally_smallest",
     "register_topology",
+    "rewire",
+    "smallest",
+    "smallest_magnitude",
 ]

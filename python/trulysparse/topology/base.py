@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -11,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse.errors import ConfigError
-from trulysparse.model import Pattern, SparseLayer
+from trulysparse.model import Pattern, SparseLayer, SparseMLP
+from trulysparse.model.progress import Progress
 from trulysparse.model.registry import Configurable, Registry
+from trulysparse.topology.gradient import LayerGradient, widen_cells
 
 _LAYERS = ("hidden", "all")
+_START = Progress(0, 0.0, 1, 1)
 
 
 def _no_cells() -> NDArray[np.uint64]:
@@ -33,11 +37,30 @@ class TopologyDelta:
         New cells ``row * n_out + column``, sorted, distinct, none among the kept.
     values : ndarray of float32, shape (len(grown),), or None
         Their weights; None draws them from the layer's initial distribution.
+    slots : mapping of str to ndarray of float32, shape (len(grown),)
+        Their optimizer state (or the rule's own arrays); what is not named here starts at zero.
     """
 
     mask: NDArray[np.bool_] | None = None
     grown: NDArray[np.uint64] = field(default_factory=_no_cells)
     values: NDArray[np.float32] | None = None
+    slots: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+@dataclass
+class RuleState:
+    """What a rule remembers from one evolution to the next; checkpoints hold it.
+
+    Attributes
+    ----------
+    numbers : dict
+        Plain values (numbers, strings, lists of them) by name.
+    tensors : dict of str to ndarray
+        Arrays by name.
+    """
+
+    numbers: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,11 +75,44 @@ class Signals:
         How many evolutions of the network came before this one; keys the random draws.
     threads : int
         Threads that kernels may use.
+    progress : Progress
+        Where the run is.
+    lr : float
+        Learning rate of the step that comes next.
+    state : RuleState
+        What the rule remembers; its own to change.
+    slots : sequence of dict of str to ndarray
+        For each layer of the network the arrays that go along with its connections, in pattern order: the optimizer's
+        state ("velocity", "m", "v") and the rule's own (`Topology.slots`). They may be changed in place.
+    gradients : mapping of int to LayerGradient
+        By layer number, for rules that set `wants_gradient`.
+    closed : mapping of int to ndarray of bool, shape (n_out,)
+        Target neurons, by layer number, that may get no new connections.
     """
 
     seed: int
     evolution: int
     threads: int
+    progress: Progress = _START
+    lr: float = 0.0
+    state: RuleState = field(default_factory=RuleState)
+    slots: Sequence[dict[str, NDArray[np.float32]]] = ()
+    gradients: Mapping[int, LayerGradient] = field(default_factory=dict)
+    closed: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def gradient(self, layer: SparseLayer) -> LayerGradient:
+        """Return the gradient of a layer's weights, missing ones included, on the batch at hand.
+
+        Raises
+        ------
+        ConfigError
+            If the rule did not ask for gradients.
+        """
+        if layer.index not in self.gradients:
+            raise ConfigError(
+                f"there is no gradient of layer {layer.index} at hand; a rule that needs it sets wants_gradient = True"
+            )
+        return self.gradients[layer.index]
 
     def draw_missing(
         self, layer: SparseLayer, pattern: Pattern, count: int, mask: NDArray[np.bool_] | None = None
@@ -76,9 +132,23 @@ class Signals:
         Returns
         -------
         ndarray of uint64, shape (count,)
-            Sorted cells, the same for any thread count.
+            Sorted cells, the same for any thread count. Fewer than `count` only where neurons are closed to new
+            connections and the others have no room.
+
+        Raises
+        ------
+        PatternError
+            If there are fewer free cells.
         """
-        return pattern.draw_missing(
+        closed = self.closed.get(layer.index)
+        columns = None
+        if closed is not None:
+            if mask is not None:
+                pattern, mask = pattern.keep(mask, threads=self.threads)[0], None
+            columns = np.flatnonzero(~closed).astype(np.int32)
+            pattern, _ = pattern.select(None, columns, threads=self.threads)
+            count = min(count, pattern.n_in * pattern.n_out - pattern.nnz)
+        cells = pattern.draw_missing(
             count,
             seed=self.seed,
             purpose="regrow_cells",
@@ -87,6 +157,7 @@ class Signals:
             mask=mask,
             threads=self.threads,
         )
+        return cells if columns is None else widen_cells(cells, columns, layer.n_out)
 
 
 class Topology(Configurable):
@@ -101,6 +172,13 @@ class Topology(Configurable):
 
     dynamic: ClassVar[bool] = True
     """False for rules that never change anything, so that no evolution runs."""
+    wants_gradient: ClassVar[bool] = False
+    """True: the batch of a step at which the rule is due gives its gradients to the rule (`Signals.gradient`) instead
+    of moving the weights."""
+    observes: ClassVar[bool] = False
+    """True: `observe` is called for every layer at every training step."""
+    slots: ClassVar[tuple[str, ...]] = ()
+    """Names of float32 arrays of the rule's own that go along with the connections, beside the optimizer's."""
     layers: str = "hidden"
 
     def __init__(self, *, layers: str = "hidden") -> None:
@@ -112,9 +190,31 @@ class Topology(Configurable):
         """Whether weight matrix `layer_index` (from 0) of `n_layers` is evolved."""
         return self.dynamic and (self.layers == "all" or layer_index < n_layers - 1)
 
-    def due(self, finished_epoch: int) -> bool:
-        """Whether an evolution follows epoch `finished_epoch` (from 0); never asked after the last."""
-        return self.dynamic
+    def check(self, net: SparseMLP) -> None:
+        """Raise ConfigError if the rule cannot work on `net`; asked when a run begins, before its first step."""
+
+    def due(self, progress: Progress) -> bool:
+        """Whether the rule acts before the step that comes next; asked before every step, the first one too.
+
+        The default is before every epoch but the first.
+        """
+        return self.dynamic and progress.step > 0 and progress.starts_epoch
+
+    def plan(
+        self, layers: Sequence[SparseLayer], signals: Signals
+    ) -> Iterator[tuple[SparseLayer, TopologyDelta | None]]:
+        """Yield each layer and how it changes; a change is carried out before the next one is asked for.
+
+        The default asks `evolve` layer by layer. Rules that rank over the whole network override this.
+
+        Parameters
+        ----------
+        layers : sequence of SparseLayer
+            Those to which the rule applies.
+        signals : Signals
+        """
+        for layer in layers:
+            yield layer, self.evolve(layer, signals, signals.progress.step)
 
     def evolve(self, layer: SparseLayer, signals: Signals, step: int) -> TopologyDelta | None:
         """Say how `layer` changes.
@@ -122,9 +222,9 @@ class Topology(Configurable):
         Parameters
         ----------
         layer : SparseLayer
-            Its pattern and weights; not to be changed here.
+            Its pattern is not to be changed here.
         signals : Signals
-            Random draws and what else the run offers.
+            Random draws, gradients and what else the run offers.
         step : int
             Training steps made so far.
 
@@ -135,9 +235,34 @@ class Topology(Configurable):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it evolves a layer")
 
+    def observe(self, gradient: LayerGradient, state: RuleState, first: bool) -> None:
+        """Take note of the gradient of one layer in one training step; only called if `observes`.
+
+        Parameters
+        ----------
+        gradient : LayerGradient
+            Of this (micro-)batch; valid during the call only.
+        state : RuleState
+            What the rule remembers.
+        first : bool
+            Whether this is the first micro-batch of the step; the step's gradient is the sum over all.
+        """
+
+    def training_flops(self, sparse: float, dense: float) -> float:
+        """Return the average FLOPs of a training step for one sample, by the accounting of the RigL paper, appendix H.
+
+        Parameters
+        ----------
+        sparse, dense : float
+            FLOPs of the forward pass of one sample through the network, and through a dense one of the same sizes.
+        """
+        return 3.0 * sparse
+
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={getattr(self, key)!r}" for key in self.config_keys())
-        return f"{type(self).__name__}({arguments})"
+        defaults = {key: p.default for key, p in inspect.signature(type(self)).parameters.items()}
+        told = {key: getattr(self, key) for key in self.config_keys()}
+        other = [f"{k}={v!r}" for k, v in told.items() if v != defaults[k] and getattr(v, "name", v) != defaults[k]]
+        return f"{type(self).__name__}({', '.join(other)})"
 
 
 TOPOLOGIES: Registry[Topology] = Registry("topology", Topology)

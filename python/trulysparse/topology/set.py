@@ -3,20 +3,22 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trulysparse import _kernels
 from trulysparse.errors import ConfigError, DivergenceError
 from trulysparse.model import SparseLayer
-from trulysparse.model.registry import check_number
-from trulysparse.topology.base import Signals, Topology, TopologyDelta, register_topology
+from trulysparse.topology.base import Signals, TopologyDelta, register_topology
+from trulysparse.topology.criteria import drop_by_sign, smallest_magnitude
+from trulysparse.topology.periodic import DropAndGrow
+from trulysparse.topology.schedules import DropSchedule
 
 
 @register_topology("set")
-class SET(Topology):
+class SET(DropAndGrow):
     """Drop the smallest weights of each sign, grow as many new connections at random.
 
     After every epoch but the last, a fraction of the smallest positive weights, the same fraction of the negative
@@ -33,50 +35,57 @@ class SET(Topology):
     compat : {None, "wasap"}
         "wasap" uses the cut-offs of the paper's released code, whose strict comparisons remove up to two weights
         more than the fraction asks for (two even at fraction 0).
+    drop : {"sign", "magnitude"}
+        "sign" is the paper's rule above; "magnitude" drops the fraction (rounded down) of smallest |w|, whatever the
+        sign, as the SET baseline of the RigL paper does.
+    schedule, update_every, unit, end, new_weights
+        As in `DropAndGrow`; the paper's are "constant", every epoch, to the end, "init".
     """
 
-    def __init__(self, drop_fraction: float = 0.3, *, layers: str = "hidden", compat: str | None = None) -> None:
-        super().__init__(layers=layers)
+    def __init__(
+        self,
+        drop_fraction: float = 0.3,
+        *,
+        layers: str = "hidden",
+        compat: str | None = None,
+        drop: str = "sign",
+        schedule: DropSchedule | str | Mapping[str, Any] = "constant",
+        update_every: int = 1,
+        unit: str = "epochs",
+        end: float = 1.0,
+        new_weights: str = "init",
+    ) -> None:
+        super().__init__(
+            drop_fraction,
+            schedule=schedule,
+            update_every=update_every,
+            unit=unit,
+            end=end,
+            new_weights=new_weights,
+            layers=layers,
+        )
         if compat not in (None, "wasap"):
             raise ConfigError(f'SET: compat={compat!r} is unknown; use None or "wasap"')
-        self.drop_fraction = check_number(drop_fraction, "SET's drop_fraction", low=0, high=1)
+        if drop not in ("sign", "magnitude"):
+            raise ConfigError(f'SET: drop={drop!r} is unknown; use "sign" or "magnitude"')
         self.compat = compat
+        self.drop = drop
 
     def evolve(self, layer: SparseLayer, signals: Signals, step: int) -> TopologyDelta | None:
         """Return what goes and what comes; the number of connections stays the same."""
         if layer.nnz == 0:
             return None
+        fraction = self.fraction(signals.progress)
         if self.compat == "wasap":
-            mask = wasap_cutoffs(layer.values, self.drop_fraction)
+            mask = wasap_cutoffs(layer.values, fraction)
             dropped = int(mask.size - np.count_nonzero(mask))
+        elif self.drop == "magnitude":
+            dropped = int(fraction * layer.nnz)
+            mask = smallest_magnitude(layer, dropped, signals.threads)
         else:
-            mask, dropped = drop_by_sign(layer, self.drop_fraction, signals.threads)
-        return TopologyDelta(mask, signals.draw_missing(layer, layer.pattern, dropped, mask))
-
-
-def drop_by_sign(layer: SparseLayer, fraction: float, threads: int) -> tuple[NDArray[np.bool_], int]:
-    """Mark the survivors when `fraction` of each sign's smallest weights, and every zero, are dropped.
-
-    Returns
-    -------
-    mask : ndarray of bool, shape (nnz,)
-        True for survivors.
-    dropped : int
-        round(fraction * positives) + round(fraction * negatives) + zeros, halves rounded up.
-
-    Raises
-    ------
-    DivergenceError
-        If a weight is NaN.
-    """
-    try:
-        positive, negative, _ = _kernels.count_signs(layer.values, threads)
-    except ValueError as error:
-        raise DivergenceError(
-            f"layer {layer.index} cannot be evolved: {error}; training diverged, try a smaller learning rate"
-        ) from error
-    k_positive, k_negative = (math.floor(fraction * n + 0.5) for n in (positive, negative))
-    return _kernels.drop_by_sign(layer.values, k_positive, k_negative, True, threads)
+            mask, dropped = drop_by_sign(layer, fraction, signals.threads)
+        grown = signals.draw_missing(layer, layer.pattern, dropped, mask)
+        return TopologyDelta(mask, grown, self.weights_of_new(grown, signals))
 
 
 def wasap_cutoffs(values: NDArray[np.float32], fraction: float) -> NDArray[np.bool_]:

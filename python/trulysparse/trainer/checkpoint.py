@@ -185,7 +185,7 @@ def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
             **(config | overrides),
         )
         trainer.adopt(
-            restore_state(net, optimizer, tensors, metadata["state"]),
+            restore_state(net, optimizer, trainer.topology, tensors, metadata["state"]),
             rows=metadata["history"],
             epochs=metadata["epochs"],
             stop_reason=metadata["stop_reason"],

@@ -29,7 +29,7 @@ from trulysparse.model import Inputs, InputScaling, SparseMLP
 from trulysparse.model.inference import BATCH_SIZE, evaluate_inputs
 from trulysparse.model.registry import check_integer, check_seed
 from trulysparse.optim import SGD, Optimizer, Progress, get_optimizer
-from trulysparse.topology import SET, ImportancePruning, Topology, get_pruning, get_topology
+from trulysparse.topology import SET, ImportancePruning, LayerGradient, Topology, get_pruning, get_topology
 from trulysparse.trainer.callbacks import Callback, CallbackList
 from trulysparse.trainer.checkpoint import (
     FILE_NAME,
@@ -67,7 +67,7 @@ class _Samples:
 
 
 class Trainer:
-    """Trains a network: epochs of shuffled batches, an evolution of the topology between two epochs.
+    """Trains a network: epochs of shuffled batches, and evolutions of the topology when its rule is due.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Trainer:
     optimizer : Optimizer, str or mapping, optional
         Default ``SGD(lr=0.01, momentum=0.9)``.
     topology : Topology, str or mapping, optional
-        How connections change between epochs; default ``SET(0.3)``, ``Static()`` for never.
+        How connections change; default ``SET(0.3)``, after every epoch; ``Static()`` for never.
     pruning : ImportancePruning or mapping, optional
         Importance pruning before an evolution; default none.
     batch_size : int
@@ -185,6 +185,7 @@ class Trainer:
             self.optimizer,
             seed=self.seed,
             threads=_kernels.resolve_threads(threads),
+            topology=self.topology,
             micro_batch=micro_batch,
             activation_dtype=activation_dtype,
         )
@@ -245,6 +246,8 @@ class Trainer:
         self._check_net()
         if self.checkpoint is not None:
             check_saveable(self, self.checkpoint)
+        if self.state.step == 0:
+            self.topology.check(self.net)
         data = self._admit(X, y, validation)
         if epochs != self.epochs:
             self.stop_reason = None  # a run that stopped early goes on only if it is asked for more
@@ -271,7 +274,7 @@ class Trainer:
     def restore(self, snapshot: NetworkSnapshot) -> None:
         """Put an earlier network back; optimizer state, which belonged to other connections, starts again at zero."""
         restore_network(self.net, snapshot)
-        fresh = TrainState.fresh(self.net, self.optimizer)
+        fresh = TrainState.fresh(self.net, self.optimizer, self.topology)
         self.state.weight_slots, self.state.bias_slots = fresh.weight_slots, fresh.bias_slots
 
     def save_checkpoint(self, path: str | Path) -> None:
@@ -343,7 +346,7 @@ class Trainer:
         if self._versions == self._net_versions():
             return
         if self.state.step == 0:
-            self._engine.state = TrainState.fresh(self.net, self.optimizer)
+            self._engine.state = TrainState.fresh(self.net, self.optimizer, self.topology)
             return
         raise ConfigError(
             "the network's connections were changed since this trainer last trained it (pruned, restored, or trained "
@@ -403,22 +406,16 @@ class Trainer:
         state, size, batches = self.state, self.batch_size, self.steps_per_epoch
         order = data.order(self.seed, state.epoch)
         callbacks.on_epoch_start(self, state.epoch + 1)
-        if not state.evolved:
-            self._evolve(callbacks)
         while state.batch < batches:
-            started = time.perf_counter()
             rows = order[state.batch * size : (state.batch + 1) * size]
-            lr = self.optimizer.lr_at(Progress(state.step, state.step / batches, batches, epochs))
-            loss, correct = self._engine.train_batch(data.inputs, data.targets, rows, lr)
+            progress = Progress(state.step, state.step / batches, batches, epochs)
+            lr = self.optimizer.lr_at(progress)
+            loss = self._step(data, rows, progress, lr, callbacks)
             if not math.isfinite(loss):
                 raise DivergenceError(
                     f"the loss became {loss} in epoch {state.epoch + 1}, batch {state.batch + 1} of {batches} "
                     f"(learning rate {lr:g}); lower the learning rate, or clip gradients with clip_norm"
                 )
-            state.loss_sum += loss
-            state.correct += correct
-            state.batch += 1
-            state.train_seconds += time.perf_counter() - started
             callbacks.on_step_end(self, state.step)
             self._obey(signals)
         self._close_epoch(data, batches * size, epochs, callbacks)
@@ -449,25 +446,66 @@ class Trainer:
         if self.checkpoint is not None and self.checkpoint_every and done % self.checkpoint_every == 0:
             save_checkpoint(self, self.checkpoint)
 
-    def _evolve(self, callbacks: CallbackList) -> None:
-        """Do the evolution that stands between the last epoch and this one, if one is due."""
-        state = self.state
-        finished = state.epoch - 1
-        topology = self.topology if self.topology.due(finished) else None
-        pruning = self.pruning if self.pruning is not None and self.pruning.due(finished) else None
-        if topology is not None or pruning is not None:
-            report: Evolution = evolve_network(
-                self.net,
-                state,
-                topology=topology,
-                pruning=pruning,
-                seed=self.seed,
-                threads=self._engine.threads,
-            )
-            state.evolve_seconds += report.seconds
+    def _step(
+        self, data: _Samples, rows: NDArray[np.int64], progress: Progress, lr: float, callbacks: CallbackList
+    ) -> float:
+        """Make one step, and the evolution that stands before it, or that takes its batch for the gradients."""
+        state, engine = self.state, self._engine
+        topology, pruning = (None, None) if state.evolved else self._due(progress)
+        measured = topology is not None and topology.wants_gradient
+        report = None
+        started = time.perf_counter()
+        if measured:
+            loss, correct, gradients = engine.measure_batch(data.inputs, data.targets, rows)
+            if math.isfinite(loss):
+                report = self._evolve(topology, pruning, progress, lr, gradients)
+            state.evolve_seconds += time.perf_counter() - started
+        elif topology is not None or pruning is not None:
+            report = self._evolve(topology, pruning, progress, lr, {})
             state.evolved = True
+            state.evolve_seconds += time.perf_counter() - started
             callbacks.on_evolution(self, report)
-        state.evolved = True
+            report = None
+        if not measured:
+            started = time.perf_counter()
+            loss, correct = engine.train_batch(data.inputs, data.targets, rows, lr)
+            state.train_seconds += time.perf_counter() - started
+        state.loss_sum += loss
+        state.correct += correct
+        state.batch += 1
+        state.evolved = False
+        if report is not None:
+            callbacks.on_evolution(self, report)
+        return loss
+
+    def _due(self, progress: Progress) -> tuple[Topology | None, ImportancePruning | None]:
+        """Return the rules that act before the next step."""
+        state, pruning = self.state, self.pruning
+        after_epoch = state.batch == 0 and state.epoch > 0
+        return (
+            self.topology if self.topology.due(progress) else None,
+            pruning if pruning is not None and after_epoch and pruning.due(state.epoch - 1) else None,
+        )
+
+    def _evolve(
+        self,
+        topology: Topology | None,
+        pruning: ImportancePruning | None,
+        progress: Progress,
+        lr: float,
+        gradients: Mapping[int, LayerGradient],
+    ) -> Evolution:
+        return evolve_network(
+            self.net,
+            self.state,
+            topology=topology,
+            pruning=pruning,
+            seed=self.seed,
+            threads=self._engine.threads,
+            progress=progress,
+            lr=lr,
+            gradients=gradients,
+        )
 
     def _obey(self, signals: StopSignals) -> None:
         """End the run between two steps if a signal came."""

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Rules that act again and again: when they do, which part of the connections, and with what weights they grow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trulysparse.errors import ConfigError
+from trulysparse.model.progress import Progress
+from trulysparse.model.registry import check_integer, check_number, nearest
+from trulysparse.topology.base import Signals, Topology
+from trulysparse.topology.schedules import DropSchedule, get_drop_schedule
+
+__all__ = ["DropAndGrow", "Periodic"]
+
+_UNITS = ("steps", "epochs")
+_NEW_WEIGHTS = ("init", "zeros", "gradient")
+
+
+class Periodic(Topology):
+    """Base of rules that act every so many steps or epochs, until some part of the run is over.
+
+    Parameters
+    ----------
+    update_every : int
+        Steps or epochs between two updates.
+    unit : {"steps", "epochs"}
+        What `update_every` counts.
+    end : float
+        Part of the run after which there are no more updates, in (0, 1].
+    layers : {"hidden", "all"}
+        As in `Topology`.
+    """
+
+    def __init__(self, *, update_every: int, unit: str, end: float = 1.0, layers: str = "all") -> None:
+        super().__init__(layers=layers)
+        who = type(self).__name__
+        self.update_every = check_integer(update_every, f"{who}'s update_every", low=1)
+        if unit not in _UNITS:
+            raise ConfigError(f"{who}'s unit must be one of {', '.join(_UNITS)}, got {unit!r}{nearest(unit, _UNITS)}")
+        self.unit = unit
+        self.end = check_number(end, f"{who}'s end", low=0, high=1, low_open=True)
+
+    def due(self, progress: Progress) -> bool:
+        """Whether an update comes before the next step: at whole intervals, never before the first step."""
+        interval = self.update_every * (progress.steps_per_epoch if self.unit == "epochs" else 1)
+        return self.dynamic and progress.step > 0 and progress.step % interval == 0 and self.part(progress) < 1.0
+
+    def part(self, progress: Progress) -> float:
+        """Return which part of the updating phase is over, from 0 to 1."""
+        last = self.end * progress.total_steps
+        return min(1.0, progress.step / last) if last else 1.0
+
+
+class DropAndGrow(Periodic):
+    """Base of rules that drop some connections and grow as many.
+
+    Parameters
+    ----------
+    drop_fraction : float
+        Part of a layer's connections that the first update replaces, in [0, 1].
+    schedule : DropSchedule, str or mapping
+        How that part changes until the `end` of updates: "constant", "cosine", "linear" or "power".
+    new_weights : {"init", "zeros", "gradient"}
+        Weights of new connections: drawn as the first ones were; 0; or what one gradient step makes of 0 (-lr g; only
+        for rules that grow by gradient).
+    update_every, unit, end, layers
+        As in `Periodic`.
+    """
+
+    def __init__(
+        self,
+        drop_fraction: float,
+        *,
+        schedule: DropSchedule | str | Mapping[str, Any],
+        update_every: int,
+        unit: str,
+        end: float,
+        new_weights: str,
+        layers: str,
+    ) -> None:
+        super().__init__(update_every=update_every, unit=unit, end=end, layers=layers)
+        who = type(self).__name__
+        self.drop_fraction = check_number(drop_fraction, f"{who}'s drop_fraction", low=0, high=1)
+        self.schedule = get_drop_schedule(schedule)
+        allowed = _NEW_WEIGHTS if self.wants_gradient else _NEW_WEIGHTS[:2]
+        if new_weights not in allowed:
+            raise ConfigError(
+                f"{who}'s new_weights must be one of {', '.join(allowed)}, got {new_weights!r}"
+                + nearest(new_weights, allowed)
+            )
+        self.new_weights = new_weights
+
+    def fraction(self, progress: Progress) -> float:
+        """Return the part of a layer's connections that an update replaces now."""
+        return self.drop_fraction * self.schedule.factor(self.part(progress))
+
+    def weights_of_new(
+        self,
+        grown: NDArray[np.uint64],
+        signals: Signals,
+        gradient: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32] | None:
+        """Return the weights of grown cells as `new_weights` says, or None where the engine is to draw them."""
+        if self.new_weights == "init":
+            return None
+        if self.new_weights == "gradient" and gradient is not None:
+            return np.multiply(gradient, np.float32(-signals.lr), dtype=np.float32)
+        return np.zeros(grown.size, dtype=np.float32)
