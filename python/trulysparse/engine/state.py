@@ -19,6 +19,7 @@ from trulysparse.topology import RuleState, Topology
 Slots = dict[str, NDArray[np.float32]]
 
 _RULE = "topology."
+_PRUNED = "pruned.layers."
 
 
 @dataclass
@@ -44,6 +45,10 @@ class TrainState:
         value a neuron.
     rule : RuleState
         What the topology rule remembers.
+    pruned : dict of int to ndarray of bool
+        By layer, the neurons that are closed to new connections for good, because they were pruned.
+    removed : list of int
+        Neurons that compactions took out of each hidden layer; empty if none ever did.
     """
 
     step: int = 0
@@ -58,6 +63,8 @@ class TrainState:
     weight_slots: list[Slots] = field(default_factory=list, repr=False)
     bias_slots: list[Slots] = field(default_factory=list, repr=False)
     rule: RuleState = field(default_factory=RuleState, repr=False)
+    pruned: dict[int, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
+    removed: list[int] = field(default_factory=list)
 
     @classmethod
     def fresh(cls, net: SparseMLP, optimizer: Optimizer, topology: Topology | None = None) -> TrainState:
@@ -71,7 +78,8 @@ class TrainState:
     def counters(self) -> dict[str, Any]:
         """Return the numbers (not the slots), for a checkpoint's metadata."""
         counters = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _COUNTERS}
-        return counters | ({"rule": self.rule.numbers} if self.rule.numbers else {})
+        more = {"rule": self.rule.numbers, "removed": self.removed}
+        return counters | {name: value for name, value in more.items() if value}
 
     def start_epoch(self, epoch: int) -> None:
         """Begin `epoch` with empty sums."""
@@ -80,12 +88,13 @@ class TrainState:
         self.train_seconds = self.evolve_seconds = 0.0
 
 
-_COUNTERS = {f.name for f in fields(TrainState)} - {"weight_slots", "bias_slots", "rule"}
+_COUNTERS = {f.name for f in fields(TrainState)} - {"weight_slots", "bias_slots", "rule", "pruned", "removed"}
 
 
 def state_tensors(state: TrainState) -> dict[str, NDArray[Any]]:
-    """Return the slots and the rule's tensors under the names that a checkpoint gives them."""
-    return _slot_tensors(state) | {_RULE + name: array for name, array in state.rule.tensors.items()}
+    """Return the slots, the rule's tensors and the closed neurons under the names that a checkpoint gives them."""
+    rule = {_RULE + name: array for name, array in state.rule.tensors.items()}
+    return _slot_tensors(state) | rule | {f"{_PRUNED}{layer}": closed for layer, closed in state.pruned.items()}
 
 
 def _slot_tensors(state: TrainState) -> dict[str, NDArray[np.float32]]:
@@ -114,6 +123,7 @@ def restore_state(
     state = TrainState.fresh(net, optimizer, topology)
     numbers = dict(counters)
     state.rule.numbers.update(numbers.pop("rule", {}))
+    state.removed = list(numbers.pop("removed", []))
     unknown = set(numbers) ^ _COUNTERS
     if unknown:
         raise CheckpointError(f"the checkpoint's counters do not match this version's: {', '.join(sorted(unknown))}")
@@ -125,6 +135,14 @@ def restore_state(
         array[...] = saved
     for key, value in numbers.items():
         setattr(state, key, value)
+    for name, closed in tensors.items():
+        if name.startswith(_PRUNED):
+            index = int(name[len(_PRUNED) :])
+            if index >= len(net.layers) or closed.shape != (net.layers[index].n_out,) or closed.dtype != np.bool_:
+                raise CheckpointError(
+                    f"checkpoint tensor {name} is {closed.dtype} of shape {closed.shape}, expected one bool a neuron"
+                )
+            state.pruned[index] = closed.copy()
     # a rule changes its arrays in place, and what a file was read into may not be written to
     state.rule.tensors.update({n[len(_RULE) :]: a.copy() for n, a in tensors.items() if n.startswith(_RULE)})
     return state
@@ -160,12 +178,12 @@ class NetworkSnapshot:
         try:
             patterns = tuple(
                 Pattern(
-                    layer.n_in,
-                    layer.n_out,
+                    tensors[f"layers.{i}.row_ptr"].size - 1,  # not as the net is now: it may have been compacted since
+                    tensors[f"layers.{i}.bias"].size,
                     tensors[f"layers.{i}.row_ptr"].astype(_kernels.offset_dtype(tensors[f"layers.{i}.col_idx"].size)),
                     tensors[f"layers.{i}.col_idx"],
                 )
-                for i, layer in enumerate(net.layers)
+                for i in range(len(net.layers))
             )
             values = tuple(tensors[f"layers.{i}.weights"] for i in range(len(net.layers)))
             biases = tuple(tensors[f"layers.{i}.bias"] for i in range(len(net.layers)))
@@ -184,11 +202,12 @@ def snapshot_network(net: SparseMLP) -> NetworkSnapshot:
 
 
 def restore_network(net: SparseMLP, snapshot: NetworkSnapshot) -> None:
-    """Put a snapshot's patterns, weights and biases back into `net`."""
+    """Put a snapshot's patterns, weights and biases back into `net`, neurons that were removed since included."""
     for layer, pattern, values, bias in zip(
         net.layers, snapshot.patterns, snapshot.values, snapshot.biases, strict=True
     ):
         fresh = _kernels.aligned_empty(values.shape)
         fresh[...] = values
-        layer.replace(pattern, fresh)
-        layer.bias[...] = bias
+        own = layer.bias if layer.bias.size == bias.size else _kernels.aligned_empty(bias.size)
+        own[...] = bias
+        layer.replace(pattern, fresh, own)

@@ -41,7 +41,7 @@ class _Workspace:
     """Activations of one micro-batch; a delta overwrites its activation in place."""
 
     def __init__(self, net: SparseMLP, ld: int, dtype: np.dtype[Any]) -> None:
-        self.ld = ld
+        self.ld, self.sizes = ld, net.sizes
         self.inputs = _kernels.aligned_zeros((net.sizes[0], ld))
         self.hidden = []
         for layer, threshold in zip(net.layers[:-1], net.dropout_thresholds, strict=True):
@@ -128,8 +128,8 @@ class Engine:
         self._workspace: _Workspace | None = None
         self._gradients: list[Floats] = []
         self._by_target: list[Floats] = []
-        self._bias_gradients = [_kernels.aligned_zeros(layer.n_out) for layer in net.layers]
-        self._bias_parts = [_kernels.aligned_zeros(layer.n_out) for layer in net.layers]
+        self._bias_gradients: list[Floats] = []
+        self._bias_parts: list[Floats] = []
 
     def train_batch(
         self, inputs: Inputs, targets: NDArray[Any], rows: NDArray[np.int64], lr: float
@@ -219,7 +219,10 @@ class Engine:
         width = batch if self.micro_batch is None else min(self.micro_batch, batch)
         ld = self._row_length(width)
         space = self._workspace
-        if space is None or space.ld != ld:
+        if space is None or space.ld != ld or space.sizes != self.net.sizes:
+            if space is None or space.sizes != self.net.sizes:  # neurons were removed, or put back
+                self._bias_gradients = [_kernels.aligned_zeros(layer.n_out) for layer in self.net.layers]
+                self._bias_parts = [_kernels.aligned_zeros(layer.n_out) for layer in self.net.layers]
             self._workspace = space = _Workspace(self.net, ld, self._stored)
         return width, -(-batch // width), space
 

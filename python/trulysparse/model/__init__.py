@@ -11,6 +11,7 @@ from trulysparse.model.activations import (
     Tanh,
     get_activation,
 )
+from trulysparse.model.compaction import Compaction
 from trulysparse.model.density import ERK, Density, ErdosRenyi, Given, Uniform, get_density
 from trulysparse.model.frozen import FrozenLayer, FrozenMLP
 from trulysparse.model.inference import Evaluation
@@ -28,6 +29,7 @@ __all__ = [
     "Activation",
     "AllReLU",
     "BinaryCrossEntropy",
+    "Compaction",
     "CrossEntropy",
     "Density",
     "ErdosRenyi",

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from trulysparse import _kernels
 from trulysparse.errors import CheckpointError, ConfigError, TrulySparseError
 from trulysparse.model.activations import Activation, get_activation
+from trulysparse.model.compaction import Compaction, compact
 from trulysparse.model.density import Density, ErdosRenyi, Given, get_density
 from trulysparse.model.frozen import FrozenMLP
 from trulysparse.model.inference import Stage
@@ -203,6 +204,26 @@ class SparseMLP(Predictor):
         return FrozenMLP(
             [layer.freeze(some) for layer in self.layers], self.loss, self.scaling, self.classes, threads=wanted
         )
+
+    def compact(self, *, threads: int | None = None) -> Compaction:
+        """Take out what cannot change what the finished network says; `sizes` shrink, predictions stay up to rounding.
+
+        Hidden neurons without incoming connections are constants: what they give goes into the biases of the next
+        layer. Connections into neurons that lead nowhere are deleted, and then all hidden neurons without any
+        connection, but never the last one of a layer. Inputs and outputs stay.
+
+        Parameters
+        ----------
+        threads
+            None: the network's own setting.
+
+        Returns
+        -------
+        Compaction
+            What was removed.
+        """
+        wanted = self.threads if threads is None else check_integer(threads, "threads", low=1)
+        return compact(self, _kernels.resolve_threads(wanted))
 
     def summary(self) -> Summary:
         """Return shapes, connections, densities and bytes, layer by layer; prints as a table."""
