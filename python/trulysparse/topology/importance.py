@@ -69,7 +69,7 @@ class ImportancePruning(Configurable):
     compact : bool
         Also take hidden neurons without any connection out of the network, so that matrices, biases and activations
         shrink; the last neuron of a layer stays. Implies `remove_outgoing`. Neurons taken out during training still
-        count as 0 in the percentile, so that the events prune what they would have pruned.
+        count as 0 in the percentile, so that the percentile remains a part of the layer as it began.
     regrow_into_pruned : bool
         False: a neuron at or below a threshold once never gets incoming connections again, whatever rule follows.
 
