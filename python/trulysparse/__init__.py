@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Uniform,
         Xavier,
         load,
+        small_dense,
     )
     from .optim import SGD, Adam, Constant, Cosine, MultiStep, StepDecay, Warmup
     from .topology import (
@@ -92,6 +93,7 @@ _HOMES = {
         "Uniform",
         "Xavier",
         "load",
+        "small_dense",
     ),
     "optim": ("Adam", "Constant", "Cosine", "MultiStep", "SGD", "StepDecay", "Warmup"),
     "topology": (
@@ -186,6 +188,7 @@ __all__ = [
     "load_digits",
     "make_classification",
     "register_topology",
+    "small_dense",
 ]
 
 
