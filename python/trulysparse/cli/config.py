@@ -64,8 +64,8 @@ class RunConfig:
     ----------
     tables : mapping of str to mapping
         As read from a run file. Tables: ``data``, ``model`` (arguments of `SparseMLP`, with ``hidden`` for the sizes
-        between input and output, and ``small_dense`` for the dense network of as many parameters), ``optimizer`` and ``topology`` (``name`` and its arguments), ``pruning``,
-        ``trainer``, ``fit``, ``early_stopping``.
+        between input and output, and ``small_dense`` for the dense network of as many parameters), ``optimizer`` and
+        ``topology`` (``name`` and its arguments), ``pruning``, ``trainer``, ``fit``, ``early_stopping``.
 
     Raises
     ------
