@@ -5,8 +5,9 @@
 
 Forward and backward sparsity 0.9/0.8, 0.95/0.9, 0.95/0.8 and 0.8/0.8; the exploration set as the next in the ranking
 against drawn at random, at the same backward density; the regulariser on and off; beside them static, SET, RigL,
-gradual magnitude pruning and dense training; wall-clock time, memory, several seeds. Default: 3072-512-256-10, 15 epochs;
-`--full`: 3072-4000-1000-4000-10, 200 epochs. Appends to bench/results/top_kast.jsonl, writes bench/results/top_kast.md.
+gradual magnitude pruning and dense training; wall-clock time, memory, several seeds. Default: 3072-512-256-10, 15
+epochs; `--full`: 3072-4000-1000-4000-10, 200 epochs. Appends to bench/results/top_kast.jsonl and writes
+bench/results/top_kast.md.
 """
 
 from __future__ import annotations
@@ -134,8 +135,8 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
             f"# Top-KAST on CIFAR-10, hidden layers {wanted[0]['hidden']}",
             "",
             f"{wanted[0]['epochs']} epochs, one thread a run, {options.processes} runs at a time; mean ± standard "
-            f"deviation over {options.seeds} seeds, after the last epoch. The seconds of dense training are this library's "
-            "own, with all connections. `python bench/accuracy/top_kast.py`.",
+            f"deviation over {options.seeds} seeds, after the last epoch. The seconds of dense training are this "
+            "library's own, with all connections. `python bench/accuracy/top_kast.py`.",
             "",
             grid.table(header, rows),
         ]

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         ConstantDrop,
         CosineDrop,
         DropAndGrow,
+        DropSchedule,
         ImportancePruning,
         LayerGradient,
         LinearDrop,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         Topology,
         TopologyDelta,
         register_topology,
+        rewire,
     )
     from .trainer import BestModel, Callback, EarlyStopping, History, LambdaCallback, Trainer, TrainingInterrupted
 
@@ -101,6 +103,7 @@ _HOMES = {
         "ConstantDrop",
         "CosineDrop",
         "DropAndGrow",
+        "DropSchedule",
         "ImportancePruning",
         "LayerGradient",
         "LinearDrop",
@@ -113,6 +116,7 @@ _HOMES = {
         "Topology",
         "TopologyDelta",
         "register_topology",
+        "rewire",
     ),
     "trainer": (
         "BestModel",
@@ -145,6 +149,7 @@ __all__ = [
     "DensityWarning",
     "DivergenceError",
     "DropAndGrow",
+    "DropSchedule",
     "EarlyStopping",
     "ErdosRenyi",
     "FrozenMLP",
@@ -188,6 +193,7 @@ __all__ = [
     "load_digits",
     "make_classification",
     "register_topology",
+    "rewire",
     "small_dense",
 ]
 
