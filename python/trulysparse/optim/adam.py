@@ -43,13 +43,13 @@ class Adam(Optimizer):
         Not negative.
     decoupled
         True: w also loses lr * weight_decay * w (Loshchilov & Hutter 2019). False: g gains weight_decay * w.
+    clip_norm
+        Joint Euclidean norm of all gradients above which they are scaled down to it.
     bias_correction
         "step": the number of the run's step, as all common implementations do; the first step of a connection grown
         late is then (1 - b1) / sqrt(1 - b2) times the learning rate, 3.2 with the default betas. "connection": the
         number of updates that each weight has had itself, as if its training began when it was grown; 4 bytes a
         connection more.
-    clip_norm
-        Joint Euclidean norm of all gradients above which they are scaled down to it.
 
     Raises
     ------
@@ -62,8 +62,8 @@ class Adam(Optimizer):
     eps: float = 1e-8
     weight_decay: float = 0.0
     decoupled: bool = True
-    bias_correction: str = "step"
     clip_norm: float | None = None
+    bias_correction: str = "step"
 
     def __post_init__(self) -> None:
         self._check_common()
