@@ -75,7 +75,15 @@ class Adam(Optimizer):
         self.decoupled = bool(self.decoupled)
 
     def update(
-        self, values: F32, gradient: F32, slots: Mapping[str, F32], *, lr: float, step: int, threads: int
+        self,
+        values: F32,
+        gradient: F32,
+        slots: Mapping[str, F32],
+        *,
+        lr: float,
+        step: int,
+        threads: int,
+        decay: bool = True,
     ) -> None:
         _kernels.adam_step(
             values,
@@ -86,7 +94,7 @@ class Adam(Optimizer):
             beta1=self.betas[0],
             beta2=self.betas[1],
             eps=self.eps,
-            decay=self.weight_decay,
+            decay=self.weight_decay if decay else 0.0,
             decoupled=self.decoupled,
             step=step,
             threads=threads,

@@ -73,7 +73,15 @@ class Optimizer(Configurable):
         )
 
     def update(
-        self, values: F32, gradient: F32, slots: Mapping[str, F32], *, lr: float, step: int, threads: int
+        self,
+        values: F32,
+        gradient: F32,
+        slots: Mapping[str, F32],
+        *,
+        lr: float,
+        step: int,
+        threads: int,
+        decay: bool = True,
     ) -> None:
         """Make one step on whole arrays: biases, and weights where the sink did not.
 
@@ -89,6 +97,8 @@ class Optimizer(Configurable):
             Number of this step, from 1.
         threads
             At least 1.
+        decay
+            False: without weight decay, for what is trained in activations.
         """
         raise NotImplementedError(f"{type(self).__name__} must define update")
 

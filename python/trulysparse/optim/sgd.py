@@ -94,7 +94,15 @@ class SGD(Optimizer):
         )
 
     def update(
-        self, values: F32, gradient: F32, slots: Mapping[str, F32], *, lr: float, step: int, threads: int
+        self,
+        values: F32,
+        gradient: F32,
+        slots: Mapping[str, F32],
+        *,
+        lr: float,
+        step: int,
+        threads: int,
+        decay: bool = True,
     ) -> None:
         _kernels.sgd_step(
             values,
@@ -102,7 +110,7 @@ class SGD(Optimizer):
             gradient,
             lr=lr,
             momentum=self.momentum,
-            decay=self.weight_decay,
+            decay=self.weight_decay if decay else 0.0,
             form=self.decay,
             nesterov=self.nesterov,
             threads=threads,
