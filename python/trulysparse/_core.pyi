@@ -195,6 +195,7 @@ def frozen_layer(
     weights: Floats,
     bias: Floats,
     activation: tuple[str, float],
+    trained: dict[str, Floats] | None,
     threads: int,
 ) -> FrozenLayer: ...
 def forward_frozen(layer: FrozenLayer, x: Floats, y: Floats, threads: int) -> None: ...
@@ -215,6 +216,30 @@ def backward(
     below_negative: Bits | None = None,
     below_kept: Bits | None = None,
     sink: Sink,
+    threads: int,
+) -> None: ...
+def trained_forward(
+    z: Floats,
+    y: Activations,
+    parameters: dict[str, Floats],
+    *,
+    dropout_threshold: int = 0,
+    kept: Bits | None = None,
+    seed: int = 0,
+    layer: int = 0,
+    step: int = 0,
+    column_offset: int = 0,
+    threads: int,
+) -> None: ...
+def trained_backward(
+    z: Floats,
+    delta: Activations,
+    parameters: dict[str, Floats],
+    gradients: dict[str, Floats],
+    *,
+    row_sum: Floats | None = None,
+    dropout_threshold: int = 0,
+    kept: Bits | None = None,
     threads: int,
 ) -> None: ...
 def row_sums(delta: Floats, out: Floats, threads: int) -> None: ...

@@ -11,14 +11,29 @@
 #include "body_probe.hpp"
 #include "body_random.hpp"
 #include "body_rows.hpp"
+// after body_rows.hpp
+#include "body_trained.hpp"
 
 namespace trulysparse {
 namespace TRULYSPARSE_ISA_NAMESPACE {
 
-static const KernelTable kTable = {8 * kWidth,      forward_body<>,  backward_body<>, kept_bits_body,
-                                   sgd_body,        adam_body,       add_body,        softmax16_body,
-                                   sigmoid_body,    tanh_body,       logistic16_body, kChains * kWidth,
-                                   fma_rounds_body, sum_floats_body, sum_rows_body<>};
+static const KernelTable kTable = {8 * kWidth,
+                                   forward_body<>,
+                                   backward_body<>,
+                                   kept_bits_body,
+                                   sgd_body,
+                                   adam_body,
+                                   add_body,
+                                   softmax16_body,
+                                   sigmoid_body,
+                                   tanh_body,
+                                   logistic16_body,
+                                   trained_forward_body,
+                                   trained_backward_body,
+                                   kChains * kWidth,
+                                   fma_rounds_body,
+                                   sum_floats_body,
+                                   sum_rows_body<>};
 
 }  // namespace TRULYSPARSE_ISA_NAMESPACE
 }  // namespace trulysparse

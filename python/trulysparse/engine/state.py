@@ -42,6 +42,8 @@ class TrainState:
     weight_slots, bias_slots : list of dict
         Optimizer state of each layer: float32 arrays in pattern order (a topology rule may keep some too), and one
         value a neuron.
+    activation_slots : list of dict of dict
+        Optimizer state of what is trained in each layer's activation, by parameter.
     rule : RuleState
         What the topology rule remembers.
     """
@@ -57,6 +59,7 @@ class TrainState:
     evolve_seconds: float = 0.0
     weight_slots: list[Slots] = field(default_factory=list, repr=False)
     bias_slots: list[Slots] = field(default_factory=list, repr=False)
+    activation_slots: list[dict[str, Slots]] = field(default_factory=list, repr=False)
     rule: RuleState = field(default_factory=RuleState, repr=False)
 
     @classmethod
@@ -66,6 +69,13 @@ class TrainState:
         return cls(
             weight_slots=[{s: _kernels.aligned_zeros(layer.nnz) for s in slots} for layer in net.layers],
             bias_slots=[{s: _kernels.aligned_zeros(layer.n_out) for s in optimizer.slots} for layer in net.layers],
+            activation_slots=[
+                {
+                    name: {s: _kernels.aligned_zeros(array.size) for s in optimizer.slots}
+                    for name, array in layer.activation_parameters.items()
+                }
+                for layer in net.layers
+            ],
         )
 
     def counters(self) -> dict[str, Any]:
@@ -80,7 +90,7 @@ class TrainState:
         self.train_seconds = self.evolve_seconds = 0.0
 
 
-_COUNTERS = {f.name for f in fields(TrainState)} - {"weight_slots", "bias_slots", "rule"}
+_COUNTERS = {f.name for f in fields(TrainState)} - {"weight_slots", "bias_slots", "activation_slots", "rule"}
 
 
 def state_tensors(state: TrainState) -> dict[str, NDArray[Any]]:
@@ -89,10 +99,16 @@ def state_tensors(state: TrainState) -> dict[str, NDArray[Any]]:
 
 
 def _slot_tensors(state: TrainState) -> dict[str, NDArray[np.float32]]:
-    return {
+    named = {
         f"optimizer.layers.{i}.{part}.{slot}": array
         for part, layers in (("weights", state.weight_slots), ("bias", state.bias_slots))
         for i, slots in enumerate(layers)
+        for slot, array in slots.items()
+    }
+    return named | {
+        f"optimizer.layers.{i}.activation.{name}.{slot}": array
+        for i, parameters in enumerate(state.activation_slots)
+        for name, slots in parameters.items()
         for slot, array in slots.items()
     }
 
@@ -132,11 +148,12 @@ def restore_state(
 
 @dataclass(frozen=True)
 class NetworkSnapshot:
-    """A copy of a network's patterns, weights and biases, to return to."""
+    """A copy of a network's patterns, weights, biases and trained activations, to return to."""
 
     patterns: tuple[Pattern, ...]
     values: tuple[NDArray[np.float32], ...]
     biases: tuple[NDArray[np.float32], ...]
+    activations: tuple[Slots, ...]  # of each layer, by parameter
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return the snapshot as named tensors."""
@@ -146,6 +163,8 @@ class NetworkSnapshot:
             named[f"layers.{i}.col_idx"] = pattern.col_idx
             named[f"layers.{i}.weights"] = values
             named[f"layers.{i}.bias"] = bias
+        for i, parameters in enumerate(self.activations):
+            named |= {f"layers.{i}.activation.{name}": array for name, array in parameters.items()}
         return named
 
     @classmethod
@@ -169,9 +188,13 @@ class NetworkSnapshot:
             )
             values = tuple(tensors[f"layers.{i}.weights"] for i in range(len(net.layers)))
             biases = tuple(tensors[f"layers.{i}.bias"] for i in range(len(net.layers)))
+            activations = tuple(
+                {name: tensors[f"layers.{i}.activation.{name}"] for name in layer.activation_parameters}
+                for i, layer in enumerate(net.layers)
+            )
         except KeyError as error:
             raise CheckpointError(f"the snapshot of the best network lacks tensor {error}") from error
-        return cls(patterns, values, biases)
+        return cls(patterns, values, biases, activations)
 
 
 def snapshot_network(net: SparseMLP) -> NetworkSnapshot:
@@ -180,15 +203,18 @@ def snapshot_network(net: SparseMLP) -> NetworkSnapshot:
         tuple(layer.pattern for layer in net.layers),
         tuple(layer.values.copy() for layer in net.layers),
         tuple(layer.bias.copy() for layer in net.layers),
+        tuple({name: array.copy() for name, array in layer.activation_parameters.items()} for layer in net.layers),
     )
 
 
 def restore_network(net: SparseMLP, snapshot: NetworkSnapshot) -> None:
-    """Put a snapshot's patterns, weights and biases back into `net`."""
-    for layer, pattern, values, bias in zip(
-        net.layers, snapshot.patterns, snapshot.values, snapshot.biases, strict=True
+    """Put a snapshot's patterns, weights, biases and trained activations back into `net`."""
+    for layer, pattern, values, bias, parameters in zip(
+        net.layers, snapshot.patterns, snapshot.values, snapshot.biases, snapshot.activations, strict=True
     ):
         fresh = _kernels.aligned_empty(values.shape)
         fresh[...] = values
         layer.replace(pattern, fresh)
         layer.bias[...] = bias
+        for name, array in parameters.items():
+            layer.activation_parameters[name][...] = array

@@ -6,11 +6,14 @@ from trulysparse.model.activations import (
     AllReLU,
     LeakyReLU,
     Linear,
+    PReLU,
     ReLU,
     Sigmoid,
+    SReLU,
     Tanh,
     get_activation,
 )
+from trulysparse.model.dense_baseline import small_dense, small_dense_sizes
 from trulysparse.model.density import ERK, Density, ErdosRenyi, Given, Uniform, get_density
 from trulysparse.model.frozen import FrozenLayer, FrozenMLP
 from trulysparse.model.inference import Evaluation
@@ -21,7 +24,6 @@ from trulysparse.model.losses import BinaryCrossEntropy, CrossEntropy, Loss, Mea
 from trulysparse.model.mlp import SparseMLP
 from trulysparse.model.pattern import Pattern
 from trulysparse.model.serialize import load, read_tensors, write_tensors
-from trulysparse.model.small_dense import small_dense, small_dense_sizes
 from trulysparse.model.summary import LayerSummary, Summary
 
 __all__ = [
@@ -46,8 +48,10 @@ __all__ = [
     "Loss",
     "MeanSquaredError",
     "Normal",
+    "PReLU",
     "Pattern",
     "ReLU",
+    "SReLU",
     "Sigmoid",
     "SparseLayer",
     "SparseMLP",

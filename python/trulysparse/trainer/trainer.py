@@ -276,6 +276,7 @@ class Trainer:
         restore_network(self.net, snapshot)
         fresh = TrainState.fresh(self.net, self.optimizer, self.topology)
         self.state.weight_slots, self.state.bias_slots = fresh.weight_slots, fresh.bias_slots
+        self.state.activation_slots = fresh.activation_slots
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write network, optimizer state, counters, history and settings to `path`, atomically."""
