@@ -8,6 +8,7 @@
 #include "body_math.hpp"
 // after body_math.hpp
 #include "body_elements.hpp"
+#include "body_missing.hpp"
 #include "body_probe.hpp"
 #include "body_random.hpp"
 #include "body_rows.hpp"
@@ -33,7 +34,14 @@ static const KernelTable kTable = {8 * kWidth,
                                    kChains * kWidth,
                                    fma_rounds_body,
                                    sum_floats_body,
-                                   sum_rows_body<>};
+                                   sum_rows_body<>,
+                                   kTileRows,
+                                   kTileVectors * kWidth,
+                                   kWidth,
+                                   gradient_reach_body,
+                                   gradient_update_body,
+                                   reach_body,
+                                   dot_body};
 
 }  // namespace TRULYSPARSE_ISA_NAMESPACE
 }  // namespace trulysparse
