@@ -23,11 +23,12 @@ using std::to_string;
 constexpr std::uint32_t kMagnitude = 0x7fffffffu, kInfinity = 0x7f800000u, kSmallestNormal = 0x00800000u;
 constexpr Index kRowPanels = 6;      // of one work item: their rows share its columns
 constexpr Index kColumnPanels = 16;  // of one work item: they fit the second cache
-constexpr Index kSampledRows = 128, kSampledColumns = 144;
+constexpr Index kSampledRows = 64, kSampledColumns = 144;
 constexpr std::uint64_t kWorthSampling = 1 << 17;  // cells; below it a first threshold costs more than it saves
 constexpr std::uint64_t kSampledValues = 4096;
-constexpr Index kPiece = 1024;         // values looked at by one call
-constexpr double kCanOverflow = 1e38;  // a sum of products below this in all never becomes infinite
+constexpr std::uint64_t kReserved = 1 << 16;  // cells a thread makes room for at once
+constexpr Index kPiece = 1024;                // values looked at by one call
+constexpr double kCanOverflow = 1e38;         // a sum of products below this in all never becomes infinite
 
 // Magnitudes are compared as integers: threads here flush denormals, which as floats would all be zero.
 std::uint32_t magnitude(float value) {
@@ -146,6 +147,7 @@ public:
             ++list.nans;
             return;
         }
+        if (list.found.empty()) list.found.reserve(static_cast<std::size_t>(std::min(most_, kReserved)));
         list.found.push_back({cell, value});
         if (list.found.size() >= most_) shorten(list.found);
     }
@@ -192,7 +194,7 @@ private:
 // lower the more often it was `missed`. 1, which all but zeros reach, if the sample says nothing.
 std::uint32_t sampled_reach(std::vector<std::uint32_t>& sample, std::uint64_t k, double population, int missed) {
     const double rank = static_cast<double>(k) / std::max(population, 1.0) * static_cast<double>(sample.size());
-    const double safe = (1.1 * rank + 3.0 * std::sqrt(rank) + 8.0) * (missed == 0 ? 1.0 : 4.0);
+    const double safe = (rank + 3.0 * std::sqrt(rank) + 4.0) * (missed == 0 ? 1.0 : 4.0);
     if (missed > 1 || safe >= 0.5 * static_cast<double>(sample.size())) return 1;
     const auto at = sample.begin() + static_cast<std::ptrdiff_t>(safe);
     std::nth_element(sample.begin(), at, sample.end(), std::greater<>());

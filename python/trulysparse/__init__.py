@@ -28,14 +28,17 @@ if TYPE_CHECKING:
         Linear,
         Normal,
         Pattern,
+        PReLU,
         ReLU,
         Sigmoid,
         SparseLayer,
         SparseMLP,
+        SReLU,
         Tanh,
         Uniform,
         Xavier,
         load,
+        small_dense,
     )
     from .optim import SGD, Adam, Constant, Cosine, MultiStep, StepDecay, Warmup
     from .topology import (
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
         ConstantDrop,
         CosineDrop,
         DropAndGrow,
+        DropSchedule,
         ImportancePruning,
         LayerGradient,
         LinearDrop,
@@ -55,6 +59,7 @@ if TYPE_CHECKING:
         Topology,
         TopologyDelta,
         register_topology,
+        rewire,
     )
     from .trainer import BestModel, Callback, EarlyStopping, History, LambdaCallback, Trainer, TrainingInterrupted
 
@@ -83,8 +88,10 @@ _HOMES = {
         "LeakyReLU",
         "Linear",
         "Normal",
+        "PReLU",
         "Pattern",
         "ReLU",
+        "SReLU",
         "Sigmoid",
         "SparseLayer",
         "SparseMLP",
@@ -92,6 +99,7 @@ _HOMES = {
         "Uniform",
         "Xavier",
         "load",
+        "small_dense",
     ),
     "optim": ("Adam", "Constant", "Cosine", "MultiStep", "SGD", "StepDecay", "Warmup"),
     "topology": (
@@ -99,6 +107,7 @@ _HOMES = {
         "ConstantDrop",
         "CosineDrop",
         "DropAndGrow",
+        "DropSchedule",
         "ImportancePruning",
         "LayerGradient",
         "LinearDrop",
@@ -111,6 +120,7 @@ _HOMES = {
         "Topology",
         "TopologyDelta",
         "register_topology",
+        "rewire",
     ),
     "trainer": (
         "BestModel",
@@ -143,6 +153,7 @@ __all__ = [
     "DensityWarning",
     "DivergenceError",
     "DropAndGrow",
+    "DropSchedule",
     "EarlyStopping",
     "ErdosRenyi",
     "FrozenMLP",
@@ -157,6 +168,7 @@ __all__ = [
     "LinearDrop",
     "MultiStep",
     "Normal",
+    "PReLU",
     "Pattern",
     "PatternError",
     "Periodic",
@@ -164,6 +176,7 @@ __all__ = [
     "ReLU",
     "RigL",
     "RuleState",
+    "SReLU",
     "ShapeError",
     "Sigmoid",
     "Signals",
@@ -186,6 +199,8 @@ __all__ = [
     "load_digits",
     "make_classification",
     "register_topology",
+    "rewire",
+    "small_dense",
 ]
 
 

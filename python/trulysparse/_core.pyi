@@ -191,6 +191,7 @@ def sink_sgd(
     nesterov: bool,
     first: bool = True,
     last: bool = True,
+    l2: float = 0.0,
 ) -> Sink: ...
 def forward(
     view: LayerView32 | LayerView64,
@@ -220,6 +221,7 @@ def frozen_layer(
     weights: Floats,
     bias: Floats,
     activation: tuple[str, float],
+    trained: dict[str, Floats] | None,
     threads: int,
 ) -> FrozenLayer: ...
 def forward_frozen(layer: FrozenLayer, x: Floats, y: Floats, threads: int) -> None: ...
@@ -242,6 +244,30 @@ def backward(
     sink: Sink,
     threads: int,
 ) -> None: ...
+def trained_forward(
+    z: Floats,
+    y: Activations,
+    parameters: dict[str, Floats],
+    *,
+    dropout_threshold: int = 0,
+    kept: Bits | None = None,
+    seed: int = 0,
+    layer: int = 0,
+    step: int = 0,
+    column_offset: int = 0,
+    threads: int,
+) -> None: ...
+def trained_backward(
+    z: Floats,
+    delta: Activations,
+    parameters: dict[str, Floats],
+    gradients: dict[str, Floats],
+    *,
+    row_sum: Floats | None = None,
+    dropout_threshold: int = 0,
+    kept: Bits | None = None,
+    threads: int,
+) -> None: ...
 def row_sums(delta: Floats, out: Floats, threads: int) -> None: ...
 def sgd_step(
     w: Floats,
@@ -253,6 +279,7 @@ def sgd_step(
     decay: float,
     form: str,
     nesterov: bool,
+    l2: float = 0.0,
     threads: int = 1,
 ) -> None: ...
 def adam_step(
@@ -268,6 +295,8 @@ def adam_step(
     decay: float,
     decoupled: bool,
     step: int,
+    l2: float = 0.0,
+    age: Floats | None = None,
     threads: int = 1,
 ) -> None: ...
 def sum_of_squares(g: Floats, threads: int = 1) -> float: ...

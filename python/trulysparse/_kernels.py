@@ -62,6 +62,8 @@ from trulysparse._core import (
     softmax_cross_entropy,
     store_transposed,
     sum_of_squares,
+    trained_backward,
+    trained_forward,
     weights_by_target,
 )
 
@@ -128,6 +130,8 @@ __all__ = [
     "sum_of_squares",
     "top_missing_gradients",
     "top_missing_values",
+    "trained_backward",
+    "trained_forward",
     "transpose",
     "unite",
     "validate_pattern",
@@ -652,11 +656,16 @@ def frozen_layer(
     bias: Floats,
     activation: tuple[str, float],
     threads: int | None = None,
+    *,
+    trained: dict[str, Floats] | None = None,
 ) -> FrozenLayer:
     """Check the arrays of one layer that only predicts and hold on to them, for :func:`forward_frozen`.
 
-    `col_ptr` and `row_idx` come from :func:`transpose`, `weights` (nnz,) from :func:`weights_by_target`. Some of them,
+    `col_ptr` and `row_idx` come from :func:`transpose`, `weights` (nnz,) from :func:`weights_by_target`. `trained` are
+    the parameters that :func:`trained_forward` takes; `activation` is then ``("linear", 0.0)``. Some of them,
     with the features' ``shift`` and ``factor`` or None, make a ``FrozenNetwork``, whose
     ``run(samples, out, threads)`` takes one sample after the other and returns False for one that is not finite.
     """
-    return _core.frozen_layer(n_in, n_out, col_ptr, row_idx, weights, bias, activation, resolve_threads(threads))
+    return _core.frozen_layer(
+        n_in, n_out, col_ptr, row_idx, weights, bias, activation, trained, resolve_threads(threads)
+    )

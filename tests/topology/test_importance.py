@@ -139,7 +139,17 @@ def test_an_unknown_key_suggests_the_nearest() -> None:
         get_pruning({"percentil": 20})
 
 
-ACTIVATIONS = ("linear", "relu", "leaky_relu", {"name": "all_relu", "alpha": 0.6}, "sigmoid", "tanh")
+ACTIVATIONS = (
+    "linear",
+    "relu",
+    "leaky_relu",
+    {"name": "all_relu", "alpha": 0.6},
+    "sigmoid",
+    "tanh",
+    "prelu",
+    "srelu",
+    {"name": "prelu", "shared": True},
+)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)

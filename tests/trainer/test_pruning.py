@@ -29,8 +29,8 @@ def _data(n: int = 200, features: int = 12, classes: int = 3) -> tuple[np.ndarra
     return (centres[y] + rng.normal(size=(n, features))).astype(np.float32), y
 
 
-def _trainer(dropout: float = 0.2, **arguments: Any) -> ts.Trainer:
-    net = ts.SparseMLP((12, 60, 40, 3), epsilon=6, activation=ts.AllReLU(0.6), dropout=dropout, seed=3)
+def _trainer(dropout: float = 0.2, activation: Any = "all_relu", **arguments: Any) -> ts.Trainer:
+    net = ts.SparseMLP((12, 60, 40, 3), epsilon=6, activation=activation, dropout=dropout, seed=3)
     defaults: dict[str, Any] = {"optimizer": ts.SGD(lr=0.05), "batch_size": 32, "progress": False, "seed": 5}
     return ts.Trainer(net, **(defaults | arguments))
 
@@ -53,8 +53,11 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("micro_batch", [None, 16], ids=["whole", "parts"])
+@pytest.mark.parametrize("activation", ["all_relu", {"name": "prelu", "shared": True}, "srelu"], ids=str)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_compacted_run_is_the_run_that_keeps_its_dead_neurons(optimizer: str, micro_batch: int | None) -> None:
+def test_a_compacted_run_is_the_run_that_keeps_its_dead_neurons(
+    optimizer: str, activation: Any, micro_batch: int | None
+) -> None:
     X, y = _data()
     runs = []
 
@@ -66,6 +69,7 @@ def test_a_compacted_run_is_the_run_that_keeps_its_dead_neurons(optimizer: str, 
         pruning = {"percentile": 15, "start": 0, "period": 2, option: True}
         trainer = _trainer(
             dropout=0.0,
+            activation=activation,
             pruning=pruning,
             topology="static",
             optimizer=OPTIMIZERS[optimizer](),
@@ -111,7 +115,8 @@ def test_a_run_resumes_bit_for_bit_across_a_compaction(
     assert history.loss == expected.loss and history.connections == expected.connections
 
 
-def test_a_checkpoint_saved_at_the_compaction_resumes_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("activation", ["all_relu", {"name": "prelu", "shared": True}, "srelu"], ids=str)
+def test_a_checkpoint_saved_at_the_compaction_resumes_bit_for_bit(activation: Any, tmp_path: Path) -> None:
     X, y = _data()
     file = tmp_path / "c.safetensors"
 
@@ -119,14 +124,15 @@ def test_a_checkpoint_saved_at_the_compaction_resumes_bit_for_bit(tmp_path: Path
         if trainer.state.removed and not file.exists():
             trainer.save_checkpoint(file)
 
-    whole = _trainer(pruning=COMPACT, callbacks=ts.LambdaCallback(on_evolution=save))
+    whole = _trainer(activation=activation, pruning=COMPACT, callbacks=ts.LambdaCallback(on_evolution=save))
     whole.fit(X, y, epochs=8)
     resumed = ts.Trainer.resume(file, progress=False)
     resumed.fit(X, y)
     assert _bits(resumed.net) == _bits(whole.net)
 
 
-def test_early_stopping_goes_back_to_a_network_from_before_the_compaction(tmp_path: Path) -> None:
+@pytest.mark.parametrize("activation", ["all_relu", "srelu"], ids=str)
+def test_early_stopping_goes_back_to_a_network_from_before_the_compaction(activation: Any, tmp_path: Path) -> None:
     X, y = _data()
     snapshots: dict[int, tuple[tuple[int, ...], list[bytes]]] = {}
 
@@ -139,7 +145,9 @@ def test_early_stopping_goes_back_to_a_network_from_before_the_compaction(tmp_pa
             trainer.save_checkpoint(tmp_path / "c.safetensors")
 
     callback = stopping()
-    trainer = _trainer(pruning=COMPACT, callbacks=[callback, ts.LambdaCallback(on_epoch_end=remember)])
+    trainer = _trainer(
+        activation=activation, pruning=COMPACT, callbacks=[callback, ts.LambdaCallback(on_epoch_end=remember)]
+    )
     trainer.fit(X, y, epochs=20)
     assert callback.best_epoch == 1 and snapshots[4][0] < snapshots[1][0]
     assert (trainer.net.sizes, _bits(trainer.net)) == snapshots[1]

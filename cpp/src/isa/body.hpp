@@ -12,6 +12,8 @@
 #include "body_probe.hpp"
 #include "body_random.hpp"
 #include "body_rows.hpp"
+// after body_rows.hpp
+#include "body_trained.hpp"
 
 namespace trulysparse {
 namespace TRULYSPARSE_ISA_NAMESPACE {
@@ -27,6 +29,8 @@ static const KernelTable kTable = {8 * kWidth,
                                    sigmoid_body,
                                    tanh_body,
                                    logistic16_body,
+                                   trained_forward_body,
+                                   trained_backward_body,
                                    kChains * kWidth,
                                    fma_rounds_body,
                                    sum_floats_body,

@@ -42,18 +42,29 @@ static void gradient_tile(const float* rows, const float* columns, Index depth, 
     tile_of<V>(rows, columns, depth, tile);
 }
 
+constexpr int kAtOnce = 64;
+
 static Index reach_body(const float* p, Index n, float limit, float* values, std::uint16_t* places) {
     const Vec least = set1(limit);
     Index found = 0;
-    for (Index i = 0; i < n; i += kWidth) {
-        const Index here = n - i < kWidth ? n - i : kWidth;
-        const Vec value = here < kWidth ? load_first(p + i, here) : load(p + i);
-        unsigned word = ~bits(less(absolute(value), least)) & ((1u << here) - 1u);
+    Index i = 0;
+    const auto take = [&](std::uint64_t word) {
         for (; word != 0; word &= word - 1) {
-            const Index at = i + __builtin_ctz(word);
+            const Index at = i + __builtin_ctzll(word);
             values[found] = p[at];
             places[found++] = static_cast<std::uint16_t>(at);
         }
+    };
+    for (; i + kAtOnce <= n; i += kAtOnce) {  // many at once: most branches of chance are at the end of a word
+        std::uint64_t below = 0;
+        for (int v = 0; v < kAtOnce; v += kWidth)
+            below |= static_cast<std::uint64_t>(bits(less(absolute(load(p + i + v)), least))) << v;
+        take(~below);
+    }
+    for (; i < n; i += kWidth) {
+        const Index here = n - i < kWidth ? n - i : kWidth;
+        const Vec value = here < kWidth ? load_first(p + i, here) : load(p + i);
+        take(~bits(less(absolute(value), least)) & ((1u << here) - 1u));
     }
     return found;
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "trulysparse/activation.hpp"
+#include "trulysparse/trained.hpp"
 #include "trulysparse/update.hpp"
 
 #ifndef TRULYSPARSE_X86
@@ -76,6 +77,11 @@ struct KeptBlock {
     Index stride;
 };
 
+// Over one row: of d where z lies beyond a threshold, of d times the distance from it, and of the delta of z.
+struct TrainedSums {
+    float left, right, left_moment, right_moment, total;
+};
+
 struct KernelTable {
     Index widest_tile;  // columns; every power of two from 16 up to this is served
 
@@ -98,6 +104,12 @@ struct KernelTable {
     // log(1 + e^z) - t z; wrong = outputs on the wrong side of 1/2.
     void (*logistic16)(const float* z, const float* t, Index n, Index ld, float factor, float* delta, double* loss,
                        std::int32_t* wrong);
+
+    // One row of trained.hpp, n a multiple of 16. kept: or nullptr, no dropout.
+    void (*trained_forward)(const float* z, const Rows& y, std::int64_t n, const TrainedPieces& p,
+                            const std::uint16_t* kept, float dropout_scale);
+    void (*trained_backward)(const float* z, const Rows& delta, std::int64_t n, const TrainedPieces& p,
+                             const std::uint16_t* kept, float dropout_scale, TrainedSums& sums);
 
     // What probe.hpp measures the machine with. fma_width: multiply-adds of one round.
     Index fma_width;

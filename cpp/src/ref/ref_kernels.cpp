@@ -92,6 +92,60 @@ Matrix activations(const Matrix& z, const Activation& activation, const Dropout&
     return y;
 }
 
+namespace {
+
+struct Thresholds {
+    double left, right;
+};
+
+Thresholds thresholds(const TrainedParameters& p, Index neuron) {
+    if (!p.left_threshold) return {0.0, HUGE_VAL};
+    const double left = p.left_threshold[neuron];
+    return {left, static_cast<float>(left + std::fabs(p.right_threshold[neuron]))};  // as the kernels round it
+}
+
+}  // namespace
+
+double trained_activate(const TrainedParameters& p, Index neuron, double z) {
+    const auto [left, right] = thresholds(p, neuron);
+    if (z < left) return left + p.left_slope[p.shared ? 0 : neuron] * (z - left);
+    return z > right ? right + p.right_slope[neuron] * (z - right) : z;
+}
+
+Matrix trained_activations(const Matrix& z, const TrainedParameters& parameters, const Dropout& dropout) {
+    Matrix y(z.rows, z.cols);
+    for (Index j = 0; j < z.rows; ++j)
+        for (Index b = 0; b < z.cols; ++b)
+            y(j, b) = is_kept(dropout, j, b) ? trained_activate(parameters, j, z(j, b)) * dropout.scale() : 0.0;
+    return y;
+}
+
+TrainedGradient trained_gradient(const Matrix& z, const Matrix& dy, const TrainedParameters& p,
+                                 const Dropout& dropout) {
+    const std::vector<double> none(static_cast<std::size_t>(z.rows));
+    TrainedGradient g{Matrix(z.rows, z.cols), none, none, none, none, none};
+    for (Index j = 0; j < z.rows; ++j)
+        for (Index b = 0; b < z.cols; ++b) {
+            const std::size_t n = static_cast<std::size_t>(j);
+            const auto [left, right] = thresholds(p, j);
+            const double a = z(j, b), d = is_kept(dropout, j, b) ? dy(j, b) * dropout.scale() : 0.0;
+            double slope = 1.0;
+            if (a < left) {
+                slope = p.left_slope[p.shared ? 0 : j];
+                g.left_slope[n] += d * (a - left);
+                g.left_threshold[n] += d * (1.0 - slope);
+            } else if (a > right) {
+                slope = p.right_slope[j];
+                g.right_slope[n] += d * (a - right);
+                g.left_threshold[n] += d * (1.0 - slope);
+                g.right_threshold[n] += d * (1.0 - slope) * (p.right_threshold[j] < 0.0f ? -1.0 : 1.0);
+            }
+            g.dz(j, b) = slope * d;
+            g.row_sum[n] += slope * d;
+        }
+    return g;
+}
+
 template <class Offset>
 Matrix input_gradient(const PatternView<Offset>& p, const float* weights, const Matrix& dy) {
     Matrix dx(p.rows, dy.cols);
@@ -113,7 +167,7 @@ std::vector<double> weight_gradient(const PatternView<Offset>& p, const Matrix& 
 void sgd_step(std::vector<double>& w, std::vector<double>& v, const std::vector<double>& g, const SgdParams& p) {
     for (std::size_t k = 0; k < w.size(); ++k) {
         double gradient = g[k];
-        if (p.form == Decay::l2 && p.first) gradient += p.decay * w[k];
+        if (p.first) gradient += (p.l2 + (p.form == Decay::l2 ? p.decay : 0.0)) * w[k];
         if (p.first) v[k] *= p.momentum;
         v[k] -= p.lr * gradient;
         if (!p.last) continue;
@@ -126,11 +180,26 @@ void sgd_step(std::vector<double>& w, std::vector<double>& v, const std::vector<
 void adam_step(std::vector<double>& w, std::vector<double>& m, std::vector<double>& v, const std::vector<double>& g,
                const AdamParams& p) {
     for (std::size_t k = 0; k < w.size(); ++k) {
-        const double gradient = p.decoupled ? g[k] : g[k] + p.decay * w[k];
+        const double gradient = g[k] + (p.l2 + (p.decoupled ? 0.0 : p.decay)) * w[k];
         m[k] = p.beta1 * m[k] + (1.0 - p.beta1) * gradient;
         v[k] = p.beta2 * v[k] + (1.0 - p.beta2) * gradient * gradient;
         const double shrink = p.decoupled ? p.lr * p.decay * w[k] : 0.0;
         w[k] -= p.lr * (m[k] / p.correction1) / (std::sqrt(v[k] / p.correction2) + p.eps) + shrink;
+    }
+}
+
+void adam_step_aged(std::vector<double>& w, std::vector<double>& m, std::vector<double>& v, std::vector<double>& age,
+                    const std::vector<double>& g, const AdamParams& p) {
+    for (std::size_t k = 0; k < w.size(); ++k) {
+        age[k] += 1.0;
+        AdamParams own = p;
+        own.correction1 = static_cast<float>(1.0 - std::pow(static_cast<double>(p.beta1), age[k]));
+        own.correction2 = static_cast<float>(1.0 - std::pow(static_cast<double>(p.beta2), age[k]));
+        std::vector<double> one_w{w[k]}, one_m{m[k]}, one_v{v[k]};
+        adam_step(one_w, one_m, one_v, {g[k]}, own);
+        w[k] = one_w[0];
+        m[k] = one_m[0];
+        v[k] = one_v[0];
     }
 }
 

@@ -9,6 +9,7 @@
 #include "trulysparse/backward.hpp"
 #include "trulysparse/loss.hpp"
 #include "trulysparse/pattern.hpp"
+#include "trulysparse/trained.hpp"
 #include "trulysparse/update.hpp"
 
 namespace trulysparse::ref {
@@ -46,6 +47,16 @@ Matrix weighted_sums(const PatternView<Offset>& p, const float* weights, const f
 // y = dropout(f(z)).
 Matrix activations(const Matrix& z, const Activation& activation, const Dropout& dropout);
 
+// The same with trained parameters, and all that follows from dy = the gradient by y: one value a neuron.
+double trained_activate(const TrainedParameters& parameters, Index neuron, double z);
+Matrix trained_activations(const Matrix& z, const TrainedParameters& parameters, const Dropout& dropout);
+struct TrainedGradient {
+    Matrix dz;
+    std::vector<double> row_sum, left_slope, left_threshold, right_threshold, right_slope;
+};
+TrainedGradient trained_gradient(const Matrix& z, const Matrix& dy, const TrainedParameters& parameters,
+                                 const Dropout& dropout);
+
 // dx[i, b] = sum_j w(i, j) dy[j, b].
 template <class Offset>
 Matrix input_gradient(const PatternView<Offset>& p, const float* weights, const Matrix& dy);
@@ -57,6 +68,8 @@ std::vector<double> weight_gradient(const PatternView<Offset>& p, const Matrix& 
 void sgd_step(std::vector<double>& w, std::vector<double>& v, const std::vector<double>& g, const SgdParams& p);
 void adam_step(std::vector<double>& w, std::vector<double>& m, std::vector<double>& v, const std::vector<double>& g,
                const AdamParams& p);
+void adam_step_aged(std::vector<double>& w, std::vector<double>& m, std::vector<double>& v, std::vector<double>& age,
+                    const std::vector<double>& g, const AdamParams& p);
 
 Matrix softmax(const Matrix& z);
 Matrix sigmoid(const Matrix& z);

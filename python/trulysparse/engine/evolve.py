@@ -156,7 +156,11 @@ def _prune(
         if any(gone):
             if rule is not None:
                 rule.neurons_removed(state.rule, [~some for some in doomed])
-            drop_neurons(net, doomed, state.weight_slots, state.bias_slots, threads)
+            own = [
+                [bias, *trained.values()]
+                for bias, trained in zip(state.bias_slots, state.activation_slots, strict=True)
+            ]
+            drop_neurons(net, doomed, state.weight_slots, own, threads)
             state.pruned.update({i: closed[~doomed[i]] for i, closed in state.pruned.items()})
             state.removed = [n + more for n, more in zip(state.removed or [0] * len(gone), gone, strict=True)]
             taken.removed[: len(gone)] = gone

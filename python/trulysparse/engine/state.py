@@ -43,6 +43,8 @@ class TrainState:
     weight_slots, bias_slots : list of dict
         Optimizer state of each layer: float32 arrays in pattern order (a topology rule may keep some too), and one
         value a neuron.
+    activation_slots : list of dict of dict
+        Optimizer state of what is trained in each layer's activation, by parameter.
     rule : RuleState
         What the topology rule remembers.
     pruned : dict of int to ndarray of bool
@@ -62,6 +64,7 @@ class TrainState:
     evolve_seconds: float = 0.0
     weight_slots: list[Slots] = field(default_factory=list, repr=False)
     bias_slots: list[Slots] = field(default_factory=list, repr=False)
+    activation_slots: list[dict[str, Slots]] = field(default_factory=list, repr=False)
     rule: RuleState = field(default_factory=RuleState, repr=False)
     pruned: dict[int, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
     removed: list[int] = field(default_factory=list)
@@ -73,6 +76,13 @@ class TrainState:
         return cls(
             weight_slots=[{s: _kernels.aligned_zeros(layer.nnz) for s in slots} for layer in net.layers],
             bias_slots=[{s: _kernels.aligned_zeros(layer.n_out) for s in optimizer.slots} for layer in net.layers],
+            activation_slots=[
+                {
+                    name: {s: _kernels.aligned_zeros(array.size) for s in optimizer.slots}
+                    for name, array in layer.activation_parameters.items()
+                }
+                for layer in net.layers
+            ],
         )
 
     def counters(self) -> dict[str, Any]:
@@ -88,7 +98,14 @@ class TrainState:
         self.train_seconds = self.evolve_seconds = 0.0
 
 
-_COUNTERS = {f.name for f in fields(TrainState)} - {"weight_slots", "bias_slots", "rule", "pruned", "removed"}
+_COUNTERS = {f.name for f in fields(TrainState)} - {
+    "weight_slots",
+    "bias_slots",
+    "activation_slots",
+    "rule",
+    "pruned",
+    "removed",
+}
 
 
 def state_tensors(state: TrainState) -> dict[str, NDArray[Any]]:
@@ -98,10 +115,16 @@ def state_tensors(state: TrainState) -> dict[str, NDArray[Any]]:
 
 
 def _slot_tensors(state: TrainState) -> dict[str, NDArray[np.float32]]:
-    return {
+    named = {
         f"optimizer.layers.{i}.{part}.{slot}": array
         for part, layers in (("weights", state.weight_slots), ("bias", state.bias_slots))
         for i, slots in enumerate(layers)
+        for slot, array in slots.items()
+    }
+    return named | {
+        f"optimizer.layers.{i}.activation.{name}.{slot}": array
+        for i, parameters in enumerate(state.activation_slots)
+        for name, slots in parameters.items()
         for slot, array in slots.items()
     }
 
@@ -150,11 +173,12 @@ def restore_state(
 
 @dataclass(frozen=True)
 class NetworkSnapshot:
-    """A copy of a network's patterns, weights and biases, to return to."""
+    """A copy of a network's patterns, weights, biases and trained activations, to return to."""
 
     patterns: tuple[Pattern, ...]
     values: tuple[NDArray[np.float32], ...]
     biases: tuple[NDArray[np.float32], ...]
+    activations: tuple[Slots, ...]  # of each layer, by parameter
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return the snapshot as named tensors."""
@@ -164,6 +188,8 @@ class NetworkSnapshot:
             named[f"layers.{i}.col_idx"] = pattern.col_idx
             named[f"layers.{i}.weights"] = values
             named[f"layers.{i}.bias"] = bias
+        for i, parameters in enumerate(self.activations):
+            named |= {f"layers.{i}.activation.{name}": array for name, array in parameters.items()}
         return named
 
     @classmethod
@@ -187,9 +213,13 @@ class NetworkSnapshot:
             )
             values = tuple(tensors[f"layers.{i}.weights"] for i in range(len(net.layers)))
             biases = tuple(tensors[f"layers.{i}.bias"] for i in range(len(net.layers)))
+            activations = tuple(
+                {name: tensors[f"layers.{i}.activation.{name}"] for name in layer.activation_parameters}
+                for i, layer in enumerate(net.layers)
+            )
         except KeyError as error:
             raise CheckpointError(f"the snapshot of the best network lacks tensor {error}") from error
-        return cls(patterns, values, biases)
+        return cls(patterns, values, biases, activations)
 
 
 def snapshot_network(net: SparseMLP) -> NetworkSnapshot:
@@ -198,16 +228,24 @@ def snapshot_network(net: SparseMLP) -> NetworkSnapshot:
         tuple(layer.pattern for layer in net.layers),
         tuple(layer.values.copy() for layer in net.layers),
         tuple(layer.bias.copy() for layer in net.layers),
+        tuple({name: array.copy() for name, array in layer.activation_parameters.items()} for layer in net.layers),
     )
 
 
 def restore_network(net: SparseMLP, snapshot: NetworkSnapshot) -> None:
-    """Put a snapshot's patterns, weights and biases back into `net`, neurons that were removed since included."""
-    for layer, pattern, values, bias in zip(
-        net.layers, snapshot.patterns, snapshot.values, snapshot.biases, strict=True
+    """Put a snapshot's patterns, weights, biases and trained activations back, and neurons that were removed since."""
+    for layer, pattern, values, bias, parameters in zip(
+        net.layers, snapshot.patterns, snapshot.values, snapshot.biases, snapshot.activations, strict=True
     ):
         fresh = _kernels.aligned_empty(values.shape)
         fresh[...] = values
-        own = layer.bias if layer.bias.size == bias.size else _kernels.aligned_empty(bias.size)
-        own[...] = bias
-        layer.replace(pattern, fresh, own)
+        own = _restored(layer.bias, bias)
+        trained = {name: _restored(layer.activation_parameters[name], array) for name, array in parameters.items()}
+        layer.replace(pattern, fresh, own, trained)
+
+
+def _restored(living: NDArray[np.float32], saved: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the living array filled with what was saved, or a new one where neurons are back."""
+    array = living if living.size == saved.size else _kernels.aligned_empty(saved.size)
+    array[...] = saved
+    return array

@@ -6,12 +6,15 @@ from trulysparse.model.activations import (
     AllReLU,
     LeakyReLU,
     Linear,
+    PReLU,
     ReLU,
     Sigmoid,
+    SReLU,
     Tanh,
     get_activation,
 )
 from trulysparse.model.compaction import Compaction
+from trulysparse.model.dense_baseline import small_dense, small_dense_sizes
 from trulysparse.model.density import ERK, Density, ErdosRenyi, Given, Uniform, get_density
 from trulysparse.model.frozen import FrozenLayer, FrozenMLP
 from trulysparse.model.inference import Evaluation
@@ -47,8 +50,10 @@ __all__ = [
     "Loss",
     "MeanSquaredError",
     "Normal",
+    "PReLU",
     "Pattern",
     "ReLU",
+    "SReLU",
     "Sigmoid",
     "SparseLayer",
     "SparseMLP",
@@ -62,5 +67,7 @@ __all__ = [
     "get_loss",
     "load",
     "read_tensors",
+    "small_dense",
+    "small_dense_sizes",
     "write_tensors",
 ]

@@ -104,10 +104,10 @@ def drop_neurons(
     net: SparseMLP,
     doomed: Sequence[NDArray[np.bool_]],
     weight_slots: Sequence[Slots],
-    bias_slots: Sequence[Slots],
+    neuron_slots: Sequence[Sequence[Slots]],
     threads: int,
 ) -> None:
-    """Take hidden neurons out: rows, columns, biases and all that goes along with them.
+    """Take hidden neurons out: rows, columns, biases, trained activations and all that goes along with them.
 
     Parameters
     ----------
@@ -115,8 +115,10 @@ def drop_neurons(
         Changed in place; its sizes shrink.
     doomed : sequence of ndarray of bool
         For each hidden layer, True for the neurons that go.
-    weight_slots, bias_slots : sequence of dict of str to ndarray
-        For each layer, arrays in pattern order and arrays of one value a neuron; they are replaced.
+    weight_slots : sequence of dict of str to ndarray
+        For each layer, arrays in pattern order; they are replaced.
+    neuron_slots : sequence of sequence of dict of str to ndarray
+        For each layer, arrays of one value a neuron; they are replaced. Of another length: one for all, and stay.
     threads : int
     """
     kept = [None if not some.any() else np.flatnonzero(~some).astype(np.int32) for some in doomed]
@@ -127,11 +129,14 @@ def drop_neurons(
         names = list(slots)
         carried = [layer.values, *(slots[name] for name in names)]
         pattern, arrays = layer.pattern.select(rows, columns, carried, threads=threads)
-        layer.replace(pattern, arrays[0], None if columns is None else _some(layer.bias, columns))
         slots.update(zip(names, arrays[1:], strict=True))
-        if columns is not None:
-            own = bias_slots[layer.index]
-            own.update({name: _some(array, columns) for name, array in own.items()})
+        if columns is None:
+            layer.replace(pattern, arrays[0])
+            continue
+        count, trained = layer.n_out, dict(layer.activation_parameters)
+        for own in (trained, *neuron_slots[layer.index]):
+            own.update({name: _some(array, columns) for name, array in own.items() if array.size == count})
+        layer.replace(pattern, arrays[0], _some(layer.bias, columns), trained)
 
 
 def _some(array: F32, chosen: NDArray[np.int32]) -> F32:
@@ -151,5 +156,5 @@ def compact(net: SparseMLP, threads: int) -> Compaction:
         if going.any():
             _delete(layer, ~going, slots[layer.index], threads)
     doomed = isolated_neurons(net)
-    drop_neurons(net, doomed, slots, [{} for _ in net.layers], threads)
+    drop_neurons(net, doomed, slots, [[] for _ in net.layers], threads)
     return Compaction(tuple(np.flatnonzero(some).astype(np.int32) for some in doomed), before - net.connections)

@@ -181,7 +181,7 @@ class ImportancePruning(Configurable):
             fold_constants(net, [{} for _ in net.layers], threads)
         if self.compact:
             doomed = isolated_neurons(net)
-            drop_neurons(net, doomed, [{} for _ in net.layers], [{} for _ in net.layers], threads)
+            drop_neurons(net, doomed, [{} for _ in net.layers], [[] for _ in net.layers], threads)
             gone = [int(np.count_nonzero(some)) for some in doomed]
             reports = [replace(report, neurons_removed=gone[report.layer]) for report in reports]
         return [replace(report, connections_after=net.layers[report.layer].nnz) for report in reports]

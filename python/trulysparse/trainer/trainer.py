@@ -277,6 +277,7 @@ class Trainer:
         restore_network(self.net, snapshot)
         fresh = TrainState.fresh(self.net, self.optimizer, self.topology)
         state.weight_slots, state.bias_slots = fresh.weight_slots, fresh.bias_slots
+        state.activation_slots = fresh.activation_slots
         if sizes != self.net.sizes:  # neurons are back: what is remembered of the others does not fit any more
             back = [now - then for then, now in zip(sizes[1:-1], self.net.sizes[1:-1], strict=True)]
             state.removed = [max(0, n - more) for n, more in zip(state.removed or [0] * len(back), back, strict=True)]
