@@ -41,11 +41,11 @@ class _Hidden:
 class _Workspace:
     """Activations of one micro-batch; a delta overwrites its activation in place."""
 
-    def __init__(self, net: SparseMLP, ld: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, net: SparseMLP, ld: int, dtype: np.dtype[Any], dropout: Sequence[int]) -> None:
         self.ld, self.sizes = ld, net.sizes
         self.inputs = _kernels.aligned_zeros((net.sizes[0], ld))
         self.hidden = []
-        for layer, threshold in zip(net.layers[:-1], net.dropout_thresholds, strict=True):
+        for layer, threshold in zip(net.layers[:-1], dropout, strict=True):
             bits = (layer.n_out, ld // _kernels.LANE)
             self.hidden.append(
                 _Hidden(
@@ -92,6 +92,8 @@ class Engine:
         Threads for the kernels; the result does not depend on it.
     topology : Topology, optional
         The rule that will evolve the network: its arrays are kept in the state, and it may observe every step.
+    dropout : bool
+        False trains, or measures, without the network's dropout.
     micro_batch : int, optional
         Columns handled at once, a multiple of 16; default the whole batch. Less memory, the same result up to the
         rounding of sums.
@@ -113,6 +115,7 @@ class Engine:
         seed: int,
         threads: int,
         topology: Topology | None = None,
+        dropout: bool = True,
         micro_batch: int | None = None,
         activation_dtype: str = "float32",
     ) -> None:
@@ -126,6 +129,7 @@ class Engine:
         self.net = net
         self.optimizer = optimizer
         self.topology = topology
+        self._dropout = net.dropout_thresholds if dropout else (0,) * len(net.dropout_thresholds)
         self.seed = seed
         self.threads = threads
         self.micro_batch = micro_batch
@@ -222,6 +226,33 @@ class Engine:
         }
         return loss_sum, correct, gradients
 
+    def gradients(
+        self, inputs: Inputs, targets: NDArray[Any], rows: NDArray[np.int64]
+    ) -> tuple[float, list[Floats], list[Floats]]:
+        """Return the mean loss over the samples `rows` and its gradient; nothing moves, and no step is counted.
+
+        Parameters
+        ----------
+        inputs, targets, rows
+            As in `train_batch`.
+
+        Returns
+        -------
+        loss : float
+        weights, biases : list of ndarray of float32
+            For each layer (nnz,) in pattern order, and (n_out,).
+        """
+        batch = rows.size
+        width, parts, space = self._prepare(batch)
+        self._order_by_target(parts)
+        loss_sum = 0.0
+        for part in range(parts):
+            some = rows[part * width : (part + 1) * width]
+            loss_sum += self._forward(space, inputs, targets, some, part * width, 1.0 / batch)[0]
+            self._backward(space, False, 0.0, part == 0, part == parts - 1)
+        weights = [self._gradient(layer.index).copy() for layer in self.net.layers]
+        return loss_sum / batch, weights, [gradient.copy() for gradient in self._bias_gradients]
+
     def _prepare(self, batch: int) -> tuple[int, int, _Workspace]:
         """Return the width of a micro-batch, how many there are, and the space for one."""
         width = batch if self.micro_batch is None else min(self.micro_batch, batch)
@@ -233,7 +264,7 @@ class Engine:
                 self._bias_parts = [_kernels.aligned_zeros(layer.n_out) for layer in self.net.layers]
                 self._activation_gradients = [_like(layer.activation_parameters) for layer in self.net.layers]
                 self._activation_parts = [_like(layer.activation_parameters) for layer in self.net.layers]
-            self._workspace = space = _Workspace(self.net, ld, self._stored)
+            self._workspace = space = _Workspace(self.net, ld, self._stored, self._dropout)
         return width, -(-batch // width), space
 
     def _row_length(self, width: int) -> int:
@@ -255,9 +286,7 @@ class Engine:
         inputs.load(rows, space.inputs, threads)
         x: Stored = space.inputs
         ordered: Sequence[Floats | None] = self._by_target or [None] * len(net.layers)
-        for layer, threshold, hidden, weights in zip(
-            net.layers, net.dropout_thresholds, space.hidden, ordered, strict=False
-        ):
+        for layer, threshold, hidden, weights in zip(net.layers, self._dropout, space.hidden, ordered, strict=False):
             _kernels.forward(
                 layer.view,
                 x,
@@ -306,7 +335,7 @@ class Engine:
             if index == 0:
                 _kernels.backward(layer.view, dy, space.inputs, None, sink=sink, threads=threads)
                 break
-            hidden, below, threshold = space.hidden[index - 1], net.layers[index - 1], net.dropout_thresholds[index - 1]
+            hidden, below, threshold = space.hidden[index - 1], net.layers[index - 1], self._dropout[index - 1]
             _kernels.backward(
                 layer.view,
                 dy,

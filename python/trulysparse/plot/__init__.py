@@ -2,5 +2,6 @@
 """Pictures; matplotlib is imported when one is drawn."""
 
 from trulysparse.plot.curve import learning_curve
+from trulysparse.plot.heat_map import input_heat_map
 
-__all__ = ["learning_curve"]
+__all__ = ["input_heat_map", "learning_curve"]

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which inputs a network looks at."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trulysparse._files import replacing
+from trulysparse.errors import ConfigError, ShapeError
+
+if TYPE_CHECKING:
+    from trulysparse.model import SparseMLP
+
+_MEASURES = ("connections", "strength")
+
+
+def input_heat_map(
+    net: SparseMLP,
+    path: str | os.PathLike[str],
+    *,
+    image_shape: tuple[int, ...] | None = None,
+    measure: str = "connections",
+    title: str | None = None,
+) -> Path:
+    """Draw how much the first layer takes from each input, and write it as a PNG file.
+
+    A rule that grows by gradient moves connections to inputs that matter: for images of digits away from the border, as
+    a figure of the RigL article shows.
+
+    Parameters
+    ----------
+    net : SparseMLP
+    path : str or PathLike
+        File to write; it appears only when complete.
+    image_shape : tuple of int, optional
+        (height, width) of images, or (channels, height, width), whose channels are added up. Default: a square if the
+        inputs can be one, else one row.
+    measure : {"connections", "strength"}
+        Outgoing connections of each input, or the sum of their absolute weights.
+    title : str, optional
+        Text above the picture.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+    ShapeError
+        If `image_shape` does not have as many pixels as the network has inputs.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "drawing a heat map needs matplotlib; install it with: pip install 'trulysparse[plot]'"
+        ) from error
+
+    if measure not in _MEASURES:
+        raise ConfigError(f"measure of input_heat_map must be one of {', '.join(_MEASURES)}, got {measure!r}")
+    layer = net.layers[0]
+    if measure == "connections":
+        amount = layer.pattern.out_degree().astype(np.float64)
+    else:
+        amount = np.bincount(layer.pattern.sources(), np.abs(layer.values), minlength=layer.n_in).astype(np.float64)
+    if image_shape is None:
+        side = math.isqrt(layer.n_in)
+        image_shape = (side, side) if side * side == layer.n_in else (1, layer.n_in)
+    if math.prod(image_shape) != layer.n_in or len(image_shape) not in (2, 3):
+        raise ShapeError(
+            f"image_shape {image_shape} has {math.prod(image_shape)} pixels, but the network has {layer.n_in} inputs; "
+            "give (height, width) or (channels, height, width)"
+        )
+    image = amount.reshape(image_shape)
+    if image.ndim == 3:
+        image = image.sum(axis=0)
+    figure = Figure(figsize=(4.6, 3.8), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    shown = axis.imshow(image, cmap="magma", aspect="equal" if image.shape[0] > 1 else "auto", interpolation="nearest")
+    figure.colorbar(shown, ax=axis, label="connections" if measure == "connections" else "sum of |weights|")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_title(title or f"{measure} of each input, density {layer.density:.3g}", fontsize=10)
+    with replacing(path) as temporary:
+        canvas.print_figure(temporary, format="png", dpi=120)
+    return Path(path)
