@@ -144,6 +144,8 @@ def evolve_network(
         state=state.rule,
         slots=state.weight_slots,
         gradients=gradients or {},
+        exploring=state.exploring,
+        network_seed=net.seed,
     )
     carry_out = functools.partial(apply_delta, seed=seed, evolution=state.evolutions, threads=threads)
     count = len(net.layers)
@@ -172,6 +174,8 @@ def evolve_network(
                 carry_out(layer, state.weight_slots[layer.index], delta)
     for layer in net.layers:
         layer.pattern.transpose(threads)  # here and not when first used: with these threads
+    for exploration in state.exploring.values():
+        exploration.layer.pattern.transpose(threads)
     changes = tuple(
         LayerChange(i, before[i], pruned[i], dropped[i], grown[i])
         for i in range(count)

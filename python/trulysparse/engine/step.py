@@ -127,6 +127,7 @@ class Engine:
         self.state = TrainState.fresh(net, optimizer, topology)
         self._workspace: _Workspace | None = None
         self._gradients: list[Floats] = []
+        self._explored: dict[int, Floats] = {}
         self._by_target: list[Floats] = []
         self._bias_gradients = [_kernels.aligned_zeros(layer.n_out) for layer in net.layers]
         self._bias_parts = [_kernels.aligned_zeros(layer.n_out) for layer in net.layers]
@@ -277,6 +278,9 @@ class Engine:
             if self.topology is not None and self.topology.observes:
                 self._show(index, dy, space.sources[index], first)
             sink = _kernels.sink_none() if discard else self._sink(index, fused, lr, first, last)
+            if not discard and index in self.state.exploring:
+                # first: the layer's own pass may write the delta over its input
+                self._explore(index, dy, space.sources[index], fused, lr, first, last)
             if index == 0:
                 _kernels.backward(layer.view, dy, space.inputs, None, sink=sink, threads=threads)
                 break
@@ -307,9 +311,30 @@ class Engine:
             gradient = LayerGradient(net.layers[index], _as_float32(x), _as_float32(dy), self.threads)
             rule.observe(gradient, self.state.rule, first)
 
+    def _explore(self, index: int, dy: Stored, x: Stored, fused: bool, lr: float, first: bool, last: bool) -> None:
+        """Give the explored connections of a layer their gradients."""
+        exploration = self.state.exploring[index]
+        if exploration.nnz == 0:
+            return
+        if fused:
+            sink = self.optimizer.sink(exploration.slots, lr, first, last, **self._l2(index, 1))
+        else:
+            gradient = self._explored.get(index)
+            if gradient is None or gradient.size != exploration.nnz:
+                gradient = self._explored[index] = _kernels.aligned_empty(exploration.nnz)
+            sink = _kernels.sink_store(gradient) if first else _kernels.sink_accumulate(gradient)
+        _kernels.backward(exploration.layer.view, dy, x, None, sink=sink, threads=self.threads)
+
+    def _l2(self, index: int, which: int) -> dict[str, float]:
+        """Return the rule's decay of connections (0) or explored ones (1), as an argument if there is one."""
+        if self.topology is None or not self.topology.applies_to(index, len(self.net.layers)):
+            return {}
+        decay = self.topology.l2(self.net.layers[index])[which]
+        return {"l2": decay} if decay else {}
+
     def _sink(self, index: int, fused: bool, lr: float, first: bool, last: bool) -> _kernels.Sink:
         if fused:
-            return self.optimizer.sink(self.state.weight_slots[index], lr, first, last)
+            return self.optimizer.sink(self.state.weight_slots[index], lr, first, last, **self._l2(index, 0))
         gradient = self._gradient(index)
         return _kernels.sink_store(gradient) if first else _kernels.sink_accumulate(gradient)
 
@@ -337,7 +362,8 @@ class Engine:
         """Move biases, and weights where the sink did not."""
         state, optimizer, threads = self.state, self.optimizer, self.threads
         if optimizer.clip_norm is not None:
-            self._clip([*self._gradients, *self._bias_gradients], optimizer.clip_norm)
+            explored = [self._explored[i] for i, e in state.exploring.items() if e.nnz]
+            self._clip([*self._gradients, *explored, *self._bias_gradients], optimizer.clip_norm)
         step = state.step + 1
         for layer, weight_slots, bias_slots, bias_gradient in zip(
             self.net.layers, state.weight_slots, state.bias_slots, self._bias_gradients, strict=True
@@ -350,7 +376,19 @@ class Engine:
                     lr=lr,
                     step=step,
                     threads=threads,
+                    **self._l2(layer.index, 0),
                 )
+                exploration = state.exploring.get(layer.index)
+                if exploration is not None and exploration.nnz:
+                    optimizer.update(
+                        exploration.layer.values,
+                        self._explored[layer.index],
+                        exploration.slots,
+                        lr=lr,
+                        step=step,
+                        threads=threads,
+                        **self._l2(layer.index, 1),
+                    )
             optimizer.update(layer.bias, bias_gradient, bias_slots, lr=lr, step=step, threads=threads)
 
     def _clip(self, gradients: Sequence[Floats], limit: float) -> None:
