@@ -75,21 +75,8 @@ class Adam(Optimizer):
         self.decoupled = bool(self.decoupled)
 
     def update(
-        self,
-        values: F32,
-        gradient: F32,
-        slots: Mapping[str, F32],
-        *,
-        lr: float,
-        step: int,
-        threads: int,
-        l2: float = 0.0,
+        self, values: F32, gradient: F32, slots: Mapping[str, F32], *, lr: float, step: int, threads: int
     ) -> None:
-        if l2 and self.decoupled and self.weight_decay:
-            raise ConfigError(
-                "a topology rule that regularizes weights cannot go with decoupled weight_decay of Adam; "
-                "use decoupled=False, or no weight_decay"
-            )
         _kernels.adam_step(
             values,
             slots["m"],
@@ -99,8 +86,8 @@ class Adam(Optimizer):
             beta1=self.betas[0],
             beta2=self.betas[1],
             eps=self.eps,
-            decay=self.weight_decay + l2,
-            decoupled=self.decoupled and not l2,
+            decay=self.weight_decay,
+            decoupled=self.decoupled,
             step=step,
             threads=threads,
         )

@@ -51,7 +51,7 @@ class Optimizer(Configurable):
         """Whether that also holds when the gradient of one step comes in several parts."""
         return False
 
-    def sink(self, slots: Mapping[str, F32], lr: float, first: bool, last: bool, *, l2: float = 0.0) -> _kernels.Sink:
+    def sink(self, slots: Mapping[str, F32], lr: float, first: bool, last: bool) -> _kernels.Sink:
         """Return the gradient sink that moves a layer's weights inside the backward pass.
 
         Parameters
@@ -62,8 +62,6 @@ class Optimizer(Configurable):
             Learning rate of this step.
         first, last
             Whether this is the first and the last micro-batch of the step.
-        l2
-            What of each weight is added to its gradient, beside the optimizer's own decay.
 
         Raises
         ------
@@ -75,15 +73,7 @@ class Optimizer(Configurable):
         )
 
     def update(
-        self,
-        values: F32,
-        gradient: F32,
-        slots: Mapping[str, F32],
-        *,
-        lr: float,
-        step: int,
-        threads: int,
-        l2: float = 0.0,
+        self, values: F32, gradient: F32, slots: Mapping[str, F32], *, lr: float, step: int, threads: int
     ) -> None:
         """Make one step on whole arrays: biases, and weights where the sink did not.
 
@@ -99,8 +89,6 @@ class Optimizer(Configurable):
             Number of this step, from 1.
         threads
             At least 1.
-        l2
-            As in `sink`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define update")
 

@@ -86,43 +86,24 @@ class SGD(Optimizer):
     def fused_microbatches(self) -> bool:
         return self.fused and not self.nesterov
 
-    def sink(self, slots: Mapping[str, F32], lr: float, first: bool, last: bool, *, l2: float = 0.0) -> _kernels.Sink:
+    def sink(self, slots: Mapping[str, F32], lr: float, first: bool, last: bool) -> _kernels.Sink:
         if not self.fused or (self.nesterov and not (first and last)):
-            return super().sink(slots, lr, first, last, l2=l2)
-        decay, form = self._decay(l2)
-        return _kernels.sink_sgd(slots["velocity"], lr, self.momentum, decay, form, self.nesterov, first, last)
+            return super().sink(slots, lr, first, last)
+        return _kernels.sink_sgd(
+            slots["velocity"], lr, self.momentum, self.weight_decay, self.decay, self.nesterov, first, last
+        )
 
     def update(
-        self,
-        values: F32,
-        gradient: F32,
-        slots: Mapping[str, F32],
-        *,
-        lr: float,
-        step: int,
-        threads: int,
-        l2: float = 0.0,
+        self, values: F32, gradient: F32, slots: Mapping[str, F32], *, lr: float, step: int, threads: int
     ) -> None:
-        decay, form = self._decay(l2)
         _kernels.sgd_step(
             values,
             slots["velocity"],
             gradient,
             lr=lr,
             momentum=self.momentum,
-            decay=decay,
-            form=form,
+            decay=self.weight_decay,
+            form=self.decay,
             nesterov=self.nesterov,
             threads=threads,
         )
-
-    def _decay(self, l2: float) -> tuple[float, str]:
-        """Return decay and form that do what the settings and `l2` do together."""
-        if not l2:
-            return self.weight_decay, self.decay
-        if self.weight_decay and self.decay == "paper":
-            raise ConfigError(
-                "a topology rule that regularizes weights cannot go with weight_decay of SGD in the 'paper' form; "
-                "use decay='l2', or no weight_decay"
-            )
-        return self.weight_decay + l2, "l2"

@@ -65,8 +65,8 @@ def _strongest(blocks: Iterable[tuple[int, F32]], count: int, threads: int) -> t
 
 def _best(parts: list[tuple[Cells, F32]], count: int, threads: int) -> tuple[Cells, F32]:
     cells, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    mask = top(values, count, threads)
-    return cells[mask], values[mask]
+    kept = np.flatnonzero(top(values, count, threads))
+    return cells[kept], values[kept]
 
 
 class Master(Protocol):
@@ -165,8 +165,8 @@ class LazyMaster:
         cells = np.concatenate([self.cells, self.spare_cells])
         order = np.argsort(cells, kind="stable")  # two ascending runs: a merge
         values = np.concatenate([self.values, self.spare_values])[order]
-        mask = top(values, count, self.threads)
-        return cells[order[mask]], values[mask]
+        kept = np.flatnonzero(top(values, count, self.threads))
+        return cells[order[kept]], values[kept]
 
     def _exact(self, cells: Cells, values: F32, count: int) -> bool:
         """Whether no cell that is not at hand can rank above the weakest of these."""

@@ -203,8 +203,9 @@ class TopKAST(Periodic):
         master = self._open_master(layer, signals)
         master.write(cells, values[order])
         chosen, weights = master.strongest(count if self.choice == "top" else layer.nnz)
-        forward = top(weights, layer.nnz, threads)
-        others, other_weights = chosen[~forward], weights[~forward]
+        mark = top(weights, layer.nnz, threads)
+        forward, rest = np.flatnonzero(mark), np.flatnonzero(~mark)
+        others, other_weights = chosen[rest], weights[rest]
         chosen, weights = chosen[forward], weights[forward]
         if self.choice == "random":
             others = Pattern.from_cells(layer.n_in, layer.n_out, chosen, threads).draw_missing(
