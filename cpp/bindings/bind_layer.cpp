@@ -74,14 +74,15 @@ struct Sink {
 };
 
 Sink sgd_sink(py::object velocity, float lr, float momentum, float decay, py::handle form, bool nesterov, bool first,
-              bool last) {
+              bool last, float l2) {
     array1<float>(velocity, "velocity");
     if (nesterov && !(first && last))
         throw InvalidArgument(
             "Nesterov momentum cannot gather micro-batches in its velocity (first and last must both be true); "
             "use sink_accumulate and sgd_step");
-    return {
-        GradientSink::Mode::sgd, std::move(velocity), {lr, momentum, decay, decay_form(form), nesterov, first, last}};
+    return {GradientSink::Mode::sgd,
+            std::move(velocity),
+            {lr, momentum, decay, decay_form(form), nesterov, first, last, l2}};
 }
 
 Sink gradient_sink(GradientSink::Mode mode, py::object gradient) {
@@ -248,7 +249,7 @@ void bind_layer(py::module_& m) {
         "sink_accumulate", [](py::object gradient) { return gradient_sink(Mode::accumulate, std::move(gradient)); },
         "gradient"_a);
     m.def("sink_sgd", &sgd_sink, "velocity"_a, "lr"_a, "momentum"_a, "decay"_a, "form"_a, "nesterov"_a,
-          "first"_a = true, "last"_a = true);
+          "first"_a = true, "last"_a = true, "l2"_a = 0.0f);
     bind_for_offset<std::int32_t>(m, "LayerView32");
     bind_for_offset<std::int64_t>(m, "LayerView64");
     m.def("row_sums", &sum_rows, "delta"_a, "out"_a, "threads"_a);

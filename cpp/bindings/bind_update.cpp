@@ -15,19 +15,19 @@ Decay decay_form(py::handle name) {
 namespace {
 
 void sgd(py::handle w, py::handle v, py::handle g, float lr, float momentum, float decay, py::handle form,
-         bool nesterov, int threads) {
+         bool nesterov, float l2, int threads) {
     check_threads(threads);
     const auto weights = array1<float>(w, "w");
     const auto velocity = array1<float>(v, "v", weights.size);
     const auto gradient = array1<const float>(g, "g", weights.size);
-    const SgdParams params{lr, momentum, decay, decay_form(form), nesterov, true, true};
+    const SgdParams params{lr, momentum, decay, decay_form(form), nesterov, true, true, l2};
     unlocked([&] {
         sgd_step(weights.data, velocity.data, gradient.data, static_cast<std::uint64_t>(weights.size), params, threads);
     });
 }
 
 void adam(py::handle w, py::handle m, py::handle v, py::handle g, double lr, double beta1, double beta2, double eps,
-          double decay, bool decoupled, std::int64_t step, int threads) {
+          double decay, bool decoupled, std::int64_t step, double l2, py::object age, int threads) {
     check_threads(threads);
     if (step < 1) throw InvalidArgument("Adam's step counts from 1, got " + std::to_string(step));
     const auto weights = array1<float>(w, "w");
@@ -43,6 +43,15 @@ void adam(py::handle w, py::handle m, py::handle v, py::handle g, double lr, dou
     params.correction1 = static_cast<float>(1.0 - std::pow(beta1, static_cast<double>(step)));
     params.correction2 = static_cast<float>(1.0 - std::pow(beta2, static_cast<double>(step)));
     params.decoupled = decoupled;
+    params.l2 = static_cast<float>(l2);
+    if (!age.is_none()) {
+        const auto ages = array1<float>(age, "age", weights.size);
+        unlocked([&] {
+            adam_step_aged(weights.data, first.data, second.data, ages.data, gradient.data,
+                           static_cast<std::uint64_t>(weights.size), params, threads);
+        });
+        return;
+    }
     unlocked([&] {
         adam_step(weights.data, first.data, second.data, gradient.data, static_cast<std::uint64_t>(weights.size),
                   params, threads);
@@ -65,9 +74,9 @@ void multiply(py::handle g, float factor, int threads) {
 
 void bind_update(py::module_& m) {
     m.def("sgd_step", &sgd, "w"_a, "v"_a, "g"_a, py::kw_only(), "lr"_a, "momentum"_a, "decay"_a, "form"_a, "nesterov"_a,
-          "threads"_a = 1);
+          "l2"_a = 0.0f, "threads"_a = 1);
     m.def("adam_step", &adam, "w"_a, "m"_a, "v"_a, "g"_a, py::kw_only(), "lr"_a, "beta1"_a, "beta2"_a, "eps"_a,
-          "decay"_a, "decoupled"_a, "step"_a, "threads"_a = 1);
+          "decay"_a, "decoupled"_a, "step"_a, "l2"_a = 0.0, "age"_a = py::none(), "threads"_a = 1);
     m.def("sum_of_squares", &squares, "g"_a, "threads"_a = 1);
     m.def("scale", &multiply, "g"_a, "factor"_a, "threads"_a = 1);
 }

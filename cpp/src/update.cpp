@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "trulysparse/update.hpp"
 
+#include <cmath>
 #include <vector>
 
 #include "isa/table.hpp"
@@ -37,6 +38,44 @@ void adam_step(float* w, float* m, float* v, const float* g, std::uint64_t n, co
     const KernelTable& kernels = active_kernels();
     for_blocks(n, threads, [&](std::uint64_t at, std::int64_t count, std::size_t) {
         kernels.adam(w + at, m + at, v + at, g + at, count, p);
+    });
+}
+
+void adam_step_aged(float* w, float* m, float* v, float* age, const float* g, std::uint64_t n, const AdamParams& p,
+                    int threads) {
+    // From this age on both corrections are 1 in float32; so long is the table of them, built anew for other betas.
+    struct Corrections {
+        float beta1 = -1.0f, beta2 = -1.0f;
+        std::vector<float> first, second;
+    };
+    thread_local Corrections table;
+    if (table.beta1 != p.beta1 || table.beta2 != p.beta2) {
+        table.first.assign(1, 1.0f);
+        table.second.assign(1, 1.0f);
+        double left1 = 1.0, left2 = 1.0;
+        do {
+            left1 *= static_cast<double>(p.beta1);
+            left2 *= static_cast<double>(p.beta2);
+            table.first.push_back(static_cast<float>(1.0 - left1));
+            table.second.push_back(static_cast<float>(1.0 - left2));
+        } while ((table.first.back() != 1.0f || table.second.back() != 1.0f) && table.first.size() < (1u << 24));
+        table.beta1 = p.beta1;
+        table.beta2 = p.beta2;
+    }
+    const float* const first = table.first.data();
+    const float* const second = table.second.data();
+    const float oldest = static_cast<float>(table.first.size() - 1);
+    const float l2 = p.l2 + (p.decoupled ? 0.0f : p.decay), shrink = p.decoupled ? p.lr * p.decay : 0.0f;
+    for_blocks(n, threads, [&](std::uint64_t at, std::int64_t count, std::size_t) {
+        for (std::uint64_t k = at; k < at + static_cast<std::uint64_t>(count); ++k) {
+            age[k] = age[k] < oldest ? age[k] + 1.0f : oldest;
+            const std::size_t own = static_cast<std::size_t>(age[k]);
+            const float gradient = g[k] + l2 * w[k];
+            m[k] = p.beta1 * m[k] + (1.0f - p.beta1) * gradient;
+            v[k] = p.beta2 * v[k] + (1.0f - p.beta2) * gradient * gradient;
+            const float step = p.lr * (m[k] / first[own]) / (std::sqrt(v[k] / second[own]) + p.eps);
+            w[k] = w[k] - step - shrink * w[k];
+        }
     });
 }
 

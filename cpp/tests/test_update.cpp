@@ -16,7 +16,7 @@ std::vector<double> widen(const std::vector<float>& a) { return {a.begin(), a.en
 
 std::vector<SgdParams> sgd_variants() {
     std::vector<SgdParams> variants;
-    for (float decay : {0.0f, 0.01f})
+    for (const auto& [decay, l2] : {std::pair{0.0f, 0.0f}, {0.01f, 0.0f}, {0.0f, 0.02f}, {0.01f, 0.02f}})
         for (Decay form : {Decay::paper, Decay::l2})
             for (bool nesterov : {false, true})
                 for (bool first : {true, false})
@@ -25,6 +25,7 @@ std::vector<SgdParams> sgd_variants() {
                         SgdParams p;
                         p.lr = 0.05f;
                         p.decay = decay;
+                        p.l2 = l2;
                         p.form = form;
                         p.nesterov = nesterov;
                         p.first = first;
@@ -77,13 +78,44 @@ TEST_CASE("sgd_step_has_the_same_bits_wherever_the_array_is_cut") {
     });
 }
 
+TEST_CASE("adam_step_aged_equals_the_oracle_whatever_the_age") {
+    for (std::size_t n : kSizes)
+        for (bool decoupled : {true, false}) {
+            AdamParams p;
+            p.lr = 0.05f;
+            p.decay = 0.01f;
+            p.l2 = 0.02f;
+            p.decoupled = decoupled;
+            const std::vector<float> w0 = random_floats(n, 34), m0 = random_floats(n, 35), g = random_floats(n, 37);
+            const std::vector<float> v0 = random_floats(n, 36, 0.0f, 1.0f);
+            std::vector<float> age0(n);
+            for (std::size_t k = 0; k < n; ++k) age0[k] = static_cast<float>(k % 7 == 0 ? 0 : (k * k) % 30000);
+            std::vector<double> w_expected = widen(w0), m_expected = widen(m0), v_expected = widen(v0),
+                                age_expected = widen(age0);
+            ref::adam_step_aged(w_expected, m_expected, v_expected, age_expected, widen(g), p);
+            std::vector<float> w_first;
+            for (int threads : kThreads) {
+                std::vector<float> w = w0, m = m0, v = v0, age = age0;
+                adam_step_aged(w.data(), m.data(), v.data(), age.data(), g.data(), n, p, threads);
+                CHECK(largest_error(w.data(), w_expected) < 1e-4);
+                CHECK(largest_error(m.data(), m_expected) < 1e-6);
+                CHECK(largest_error(v.data(), v_expected) < 1e-6);
+                for (std::size_t k = 0; k < n; ++k)
+                    CHECK((age[k] == age0[k] + 1.0f || (age[k] > 1e4f && age[k] <= age0[k] + 1.0f)));
+                if (threads == 1) w_first = w;
+                CHECK(same_bits(w, w_first));
+            }
+        }
+}
+
 TEST_CASE("adam_step_equals_the_oracle") {
     for (std::size_t n : kSizes)
         for (bool decoupled : {true, false})
-            for (float decay : {0.0f, 0.01f}) {
+            for (const auto& [decay, l2] : {std::pair{0.0f, 0.0f}, {0.01f, 0.0f}, {0.01f, 0.02f}}) {
                 AdamParams p;
                 p.lr = 0.05f;
                 p.decay = decay;
+                p.l2 = l2;
                 p.decoupled = decoupled;
                 p.correction1 = 1.0f - 0.9f * 0.9f;
                 p.correction2 = 1.0f - 0.999f * 0.999f;

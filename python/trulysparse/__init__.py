@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Uniform,
         Xavier,
         load,
+        small_dense,
     )
     from .optim import SGD, Adam, Constant, Cosine, MultiStep, StepDecay, Warmup
     from .topology import (
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         ConstantDrop,
         CosineDrop,
         DropAndGrow,
+        DropSchedule,
         ImportancePruning,
         LayerGradient,
         LinearDrop,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
         Topology,
         TopologyDelta,
         register_topology,
+        rewire,
     )
     from .trainer import BestModel, Callback, EarlyStopping, History, LambdaCallback, Trainer, TrainingInterrupted
 
@@ -93,6 +96,7 @@ _HOMES = {
         "Uniform",
         "Xavier",
         "load",
+        "small_dense",
     ),
     "optim": ("Adam", "Constant", "Cosine", "MultiStep", "SGD", "StepDecay", "Warmup"),
     "topology": (
@@ -100,6 +104,7 @@ _HOMES = {
         "ConstantDrop",
         "CosineDrop",
         "DropAndGrow",
+        "DropSchedule",
         "ImportancePruning",
         "LayerGradient",
         "LinearDrop",
@@ -113,6 +118,7 @@ _HOMES = {
         "Topology",
         "TopologyDelta",
         "register_topology",
+        "rewire",
     ),
     "trainer": (
         "BestModel",
@@ -145,6 +151,7 @@ __all__ = [
     "DensityWarning",
     "DivergenceError",
     "DropAndGrow",
+    "DropSchedule",
     "EarlyStopping",
     "ErdosRenyi",
     "FrozenMLP",
@@ -189,6 +196,8 @@ __all__ = [
     "load_digits",
     "make_classification",
     "register_topology",
+    "rewire",
+    "small_dense",
 ]
 
 

@@ -165,6 +165,7 @@ def sink_sgd(
     nesterov: bool,
     first: bool = True,
     last: bool = True,
+    l2: float = 0.0,
 ) -> Sink: ...
 def forward(
     view: LayerView32 | LayerView64,
@@ -227,6 +228,7 @@ def sgd_step(
     decay: float,
     form: str,
     nesterov: bool,
+    l2: float = 0.0,
     threads: int = 1,
 ) -> None: ...
 def adam_step(
@@ -242,6 +244,8 @@ def adam_step(
     decay: float,
     decoupled: bool,
     step: int,
+    l2: float = 0.0,
+    age: Floats | None = None,
     threads: int = 1,
 ) -> None: ...
 def sum_of_squares(g: Floats, threads: int = 1) -> float: ...

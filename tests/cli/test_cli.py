@@ -493,3 +493,15 @@ def test_info_describes_the_installation(capsys: pytest.CaptureFixture[str]) -> 
     assert facts["version"] == ts.__version__ and facts["isa in use"] in facts["isas"].split()
     assert int(facts["threads"]) == len(os.sched_getaffinity(0))
     assert all(value.strip() for value in facts.values())
+
+
+def test_small_dense_trains_the_dense_network_of_as_many_parameters(tmp_path: Path) -> None:
+    arguments = ["train", "--epochs", "1", "--set", "hidden=[64, 32]", "--set", "density=0.1", "--quiet"]
+    assert main([*arguments, "--out", str(tmp_path / "sparse")]) == 0
+    assert main([*arguments, "--set", "small_dense=true", "--out", str(tmp_path / "dense")]) == 0
+    sparse, dense = (ts.load(tmp_path / name / "model.safetensors") for name in ("sparse", "dense"))
+    assert all(layer.density == 1.0 for layer in dense.layers)
+    assert max(dense.sizes[1:-1]) < 32
+    assert 0.7 < (dense.connections + sum(dense.sizes[1:])) / (sparse.connections + sum(sparse.sizes[1:])) <= 1.0
+    with pytest.raises(ConfigError, match="neither true nor false"):
+        RunConfig({"model": {"small_dense": 3}})

@@ -46,3 +46,15 @@ def test_readme_example_runs_as_written(
     assert net.layers[0].weights.shape == (784, 1000)
     assert not net.layers[0].weights.data.flags.writeable
     assert np.isfinite(net.layers[0].values).all()
+
+
+def test_own_rule_guide_runs_as_written() -> None:
+    digits = ts.load_digits()
+    names: dict[str, object] = {"X": digits.X_train, "y": digits.y_train}
+    (example,) = _blocks("docs/guides/own_rule.md")
+    exec(example, names)
+    net, trainer = names["net"], names["trainer"]
+    assert isinstance(net, ts.SparseMLP) and isinstance(trainer, ts.Trainer)
+    assert net.connections == ts.SparseMLP((64, 128, 128, 10), density=0.1).connections
+    assert trainer.state.evolutions == 2
+    assert ts.topology.get_topology("forget_and_look").name == "forget_and_look"

@@ -193,3 +193,52 @@ def test_the_first_line_about_sgd_names_both_forms_of_decay():
 def test_bad_settings(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(0.1, weight_decay=0.01),
+        SGD(0.1, weight_decay=0.01, decay="l2"),
+        SGD(0.1, nesterov=True),
+        Adam(),
+        Adam(decoupled=False),
+    ],
+    ids=repr,
+)
+def test_l2_is_the_gradient_of_a_penalty_beside_the_own_decay(optimizer):
+    a, slots, rng = start(optimizer.slots)
+    b, other = a.copy(), {name: array.copy() for name, array in slots.items()}
+    for step in (1, 2):
+        g = rng.normal(0, 1, N).astype(np.float32)
+        optimizer.update(b, g + np.float32(0.3) * b, other, lr=LR, step=step, threads=1)
+        optimizer.update(a, g, slots, lr=LR, step=step, threads=1, l2=0.3)
+    assert a == pytest.approx(b, abs=2e-6)
+    assert not np.allclose(a, start(())[0], atol=1e-3)
+
+
+def test_adam_corrects_a_grown_connection_by_its_own_age():
+    """Late weights move as they would with an optimizer that began when they were grown."""
+    aged = Adam(bias_correction="connection")
+    w, slots, rng = start(aged.slots)
+    old = N // 2
+    gradients = [rng.normal(0, 1, N).astype(np.float32) for _ in range(8)]
+    for step, g in enumerate(gradients[:5], start=1):
+        aged.update(w[:old], g[:old], {k: s[:old] for k, s in slots.items()}, lr=LR, step=step, threads=1)
+    late, fresh = w[old:].copy(), {k: np.zeros(N - old, np.float32) for k in ("m", "v")}
+    early, begun = start(())[0][:old].copy(), {k: np.zeros(old, np.float32) for k in ("m", "v")}
+    plain = Adam()
+    for step, g in enumerate(gradients[:5], start=1):
+        plain.update(early, g[:old].copy(), begun, lr=LR, step=step, threads=1)
+    for step, g in enumerate(gradients[5:], start=1):
+        aged.update(w, g, slots, lr=LR, step=5 + step, threads=2)
+        plain.update(late, g[old:].copy(), fresh, lr=LR, step=step, threads=1)
+        plain.update(early, g[:old].copy(), begun, lr=LR, step=5 + step, threads=1)
+    assert w[old:] == pytest.approx(late, abs=2e-6)
+    assert w[:old] == pytest.approx(early, abs=2e-6)
+    assert np.array_equal(slots["age"], np.where(np.arange(N) < old, 8, 3))
+
+
+def test_an_unknown_bias_correction_is_an_error():
+    with pytest.raises(ConfigError, match="did you mean 'connection'"):
+        Adam(bias_correction="conection")

@@ -18,6 +18,7 @@ struct SgdParams {
     Decay form = Decay::paper;
     bool nesterov = false;
     bool first = true, last = true;
+    float l2 = 0.0f;  // the gradient gains l2 * w besides, whatever the form of decay: a topology rule's regulariser
 };
 
 // m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) g^2; w <- w - lr * (m / c1) / (sqrt(v / c2) + eps), c = 1 - b^t.
@@ -26,10 +27,16 @@ struct AdamParams {
     float lr = 0.001f, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, decay = 0.0f;
     float correction1 = 1.0f, correction2 = 1.0f;  // 1 - beta^t
     bool decoupled = true;
+    float l2 = 0.0f;  // as in SgdParams
 };
 
 void sgd_step(float* w, float* v, const float* g, std::uint64_t n, const SgdParams& p, int threads);
 void adam_step(float* w, float* m, float* v, const float* g, std::uint64_t n, const AdamParams& p, int threads);
+
+// The same with corrections of each weight's own: age[k] counts its updates (goes up by one) and c = 1 - b^age[k];
+// correction1 and correction2 of p mean nothing. For weights that were grown while others trained.
+void adam_step_aged(float* w, float* m, float* v, float* age, const float* g, std::uint64_t n, const AdamParams& p,
+                    int threads);
 
 // sum g^2 in double over fixed blocks: the same bits for any thread count.
 double sum_of_squares(const float* g, std::uint64_t n, int threads);

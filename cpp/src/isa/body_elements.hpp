@@ -30,9 +30,10 @@ struct SgdStep {
         SgdStep s;
         s.momentum = set1(p.first ? p.momentum : 1.0f);
         s.minus_lr = set1(-p.lr);
-        s.l2 = set1(p.decay);
+        const float l2 = p.l2 + (p.form == Decay::l2 ? p.decay : 0.0f);
+        s.l2 = set1(l2);
         s.minus_decay = set1(-p.decay);
-        s.with_l2 = p.form == Decay::l2 && p.first && p.decay != 0.0f;
+        s.with_l2 = p.first && l2 != 0.0f;
         s.with_decay = p.form == Decay::paper && p.decay != 0.0f;
         s.nesterov = p.nesterov;
         s.last = p.last;
@@ -65,7 +66,7 @@ static void sgd_body(float* w, float* v, const float* g, std::int64_t n, const S
 }
 
 struct AdamStep {
-    Vec beta1, rest1, beta2, rest2, minus_lr1, inverse2, eps, decay, minus_lr_decay;
+    Vec beta1, rest1, beta2, rest2, minus_lr1, inverse2, eps, l2, minus_lr_decay;
     bool with_l2, with_decay;
 
     TS_INLINE AdamStep of(const AdamParams& p) {
@@ -77,14 +78,15 @@ struct AdamStep {
         s.minus_lr1 = set1(-p.lr / p.correction1);
         s.inverse2 = set1(1.0f / p.correction2);
         s.eps = set1(p.eps);
-        s.decay = set1(p.decay);
+        const float l2 = p.l2 + (p.decoupled ? 0.0f : p.decay);
+        s.l2 = set1(l2);
         s.minus_lr_decay = set1(-p.lr * p.decay);
-        s.with_l2 = !p.decoupled && p.decay != 0.0f;
+        s.with_l2 = l2 != 0.0f;
         s.with_decay = p.decoupled && p.decay != 0.0f;
         return s;
     }
     TS_INLINE void apply(const AdamStep& s, Vec& w, Vec& m, Vec& v, Vec g) {
-        if (s.with_l2) g = fma(s.decay, w, g);
+        if (s.with_l2) g = fma(s.l2, w, g);
         m = fma(s.beta1, m, mul(s.rest1, g));
         v = fma(s.beta2, v, mul(s.rest2, mul(g, g)));
         const Vec step = div(mul(s.minus_lr1, m), add(sqrt(mul(v, s.inverse2)), s.eps));

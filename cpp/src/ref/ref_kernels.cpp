@@ -113,7 +113,7 @@ std::vector<double> weight_gradient(const PatternView<Offset>& p, const Matrix& 
 void sgd_step(std::vector<double>& w, std::vector<double>& v, const std::vector<double>& g, const SgdParams& p) {
     for (std::size_t k = 0; k < w.size(); ++k) {
         double gradient = g[k];
-        if (p.form == Decay::l2 && p.first) gradient += p.decay * w[k];
+        if (p.first) gradient += (p.l2 + (p.form == Decay::l2 ? p.decay : 0.0)) * w[k];
         if (p.first) v[k] *= p.momentum;
         v[k] -= p.lr * gradient;
         if (!p.last) continue;
@@ -126,11 +126,26 @@ void sgd_step(std::vector<double>& w, std::vector<double>& v, const std::vector<
 void adam_step(std::vector<double>& w, std::vector<double>& m, std::vector<double>& v, const std::vector<double>& g,
                const AdamParams& p) {
     for (std::size_t k = 0; k < w.size(); ++k) {
-        const double gradient = p.decoupled ? g[k] : g[k] + p.decay * w[k];
+        const double gradient = g[k] + (p.l2 + (p.decoupled ? 0.0 : p.decay)) * w[k];
         m[k] = p.beta1 * m[k] + (1.0 - p.beta1) * gradient;
         v[k] = p.beta2 * v[k] + (1.0 - p.beta2) * gradient * gradient;
         const double shrink = p.decoupled ? p.lr * p.decay * w[k] : 0.0;
         w[k] -= p.lr * (m[k] / p.correction1) / (std::sqrt(v[k] / p.correction2) + p.eps) + shrink;
+    }
+}
+
+void adam_step_aged(std::vector<double>& w, std::vector<double>& m, std::vector<double>& v, std::vector<double>& age,
+                    const std::vector<double>& g, const AdamParams& p) {
+    for (std::size_t k = 0; k < w.size(); ++k) {
+        age[k] += 1.0;
+        AdamParams own = p;
+        own.correction1 = static_cast<float>(1.0 - std::pow(static_cast<double>(p.beta1), age[k]));
+        own.correction2 = static_cast<float>(1.0 - std::pow(static_cast<double>(p.beta2), age[k]));
+        std::vector<double> one_w{w[k]}, one_m{m[k]}, one_v{v[k]};
+        adam_step(one_w, one_m, one_v, {g[k]}, own);
+        w[k] = one_w[0];
+        m[k] = one_m[0];
+        v[k] = one_v[0];
     }
 }
 

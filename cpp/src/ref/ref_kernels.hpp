@@ -57,6 +57,8 @@ std::vector<double> weight_gradient(const PatternView<Offset>& p, const Matrix& 
 void sgd_step(std::vector<double>& w, std::vector<double>& v, const std::vector<double>& g, const SgdParams& p);
 void adam_step(std::vector<double>& w, std::vector<double>& m, std::vector<double>& v, const std::vector<double>& g,
                const AdamParams& p);
+void adam_step_aged(std::vector<double>& w, std::vector<double>& m, std::vector<double>& v, std::vector<double>& age,
+                    const std::vector<double>& g, const AdamParams& p);
 
 Matrix softmax(const Matrix& z);
 Matrix sigmoid(const Matrix& z);

@@ -13,8 +13,9 @@ from typing import Any
 
 from trulysparse.data import Dataset, known_datasets, load_dataset
 from trulysparse.errors import ConfigError
-from trulysparse.model import SparseMLP
+from trulysparse.model import ErdosRenyi, SparseMLP, small_dense
 from trulysparse.model.losses import get_loss
+from trulysparse.model.mlp import DEFAULT_EPSILON
 from trulysparse.model.registry import nearest
 from trulysparse.optim import OPTIMIZERS
 from trulysparse.topology import TOPOLOGIES, ImportancePruning
@@ -45,7 +46,7 @@ def _table_keys(tables: Mapping[str, Table]) -> dict[str, list[str]]:
     """Return the keys that each table may hold, given the names of optimizer and topology in `tables`."""
     keys = {
         "data": ["name", "data"],
-        "model": ["hidden", *_arguments(SparseMLP)],
+        "model": ["hidden", "small_dense", *_arguments(SparseMLP)],
         "pruning": _arguments(ImportancePruning),
         "trainer": _arguments(Trainer, "optimizer", "topology", "pruning"),
         "fit": _arguments(Trainer.fit),
@@ -63,8 +64,8 @@ class RunConfig:
     ----------
     tables : mapping of str to mapping
         As read from a run file. Tables: ``data``, ``model`` (arguments of `SparseMLP`, with ``hidden`` for the sizes
-        between input and output), ``optimizer`` and ``topology`` (``name`` and its arguments), ``pruning``,
-        ``trainer``, ``fit``, ``early_stopping``.
+        between input and output, and ``small_dense`` for the dense network of as many parameters), ``optimizer`` and
+        ``topology`` (``name`` and its arguments), ``pruning``, ``trainer``, ``fit``, ``early_stopping``.
 
     Raises
     ------
@@ -127,6 +128,8 @@ class RunConfig:
         for key, value in self.tables.get("data", {}).items():
             if not isinstance(value, str):
                 raise ConfigError(f"[data] {key}={value!r} is not a name or path; write it in quotes")
+        if not isinstance(self.get("model", "small_dense", False), bool):
+            raise ConfigError(f"[model] small_dense={self.get('model', 'small_dense')!r} is neither true nor false")
         fraction = self.get("fit", "validation")
         if fraction is not None and (isinstance(fraction, bool) or not isinstance(fraction, int | float)):
             raise ConfigError(f"[fit] validation={fraction!r} is not a number between 0 and 1; 0.1 holds back a tenth")
@@ -241,7 +244,13 @@ class RunConfig:
             loss = arguments.get("loss")
             one_output = loss is not None and get_loss(loss).name == "binary_cross_entropy" and data.n_classes == 2
             outputs = 1 if one_output else data.n_classes
-        return SparseMLP((data.n_features, *hidden, outputs), threads=threads, **arguments)
+        sizes = (data.n_features, *hidden, outputs)
+        if not arguments.pop("small_dense", False):
+            return SparseMLP(sizes, threads=threads, **arguments)
+        density, epsilon = arguments.pop("density", None), arguments.pop("epsilon", None)
+        if density is None:
+            density = ErdosRenyi(DEFAULT_EPSILON if epsilon is None else epsilon)
+        return small_dense(sizes, density=density, threads=threads, **arguments)
 
     def trainer_arguments(self) -> dict[str, Any]:
         """Return what [optimizer], [topology], [pruning] and [trainer] say, as arguments of `Trainer`."""

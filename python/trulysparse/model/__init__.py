@@ -21,6 +21,7 @@ from trulysparse.model.losses import BinaryCrossEntropy, CrossEntropy, Loss, Mea
 from trulysparse.model.mlp import SparseMLP
 from trulysparse.model.pattern import Pattern
 from trulysparse.model.serialize import load, read_tensors, write_tensors
+from trulysparse.model.small_dense import small_dense, small_dense_sizes
 from trulysparse.model.summary import LayerSummary, Summary
 
 __all__ = [
@@ -60,5 +61,7 @@ __all__ = [
     "get_loss",
     "load",
     "read_tensors",
+    "small_dense",
+    "small_dense_sizes",
     "write_tensors",
 ]

@@ -5,19 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trulysparse import _kernels
 from trulysparse.errors import ConfigError
-from trulysparse.model.registry import check_number
+from trulysparse.model.registry import check_number, nearest
 from trulysparse.optim.base import OPTIMIZERS, Optimizer
 from trulysparse.optim.schedules import Schedule
 
 __all__ = ["Adam"]
 
+_CORRECTIONS = ("step", "connection")
 F32 = npt.NDArray[np.float32]
 
 
@@ -28,8 +29,7 @@ class Adam(Optimizer):
 
     m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  w <- w - lr * m' / (sqrt(v') + eps), where m' and v'
     are corrected for their start at zero by the number of the step. Biases are treated like weights. A
-    connection grown later starts with zero moments, corrected by the number of the run's step, not by its own
-    age.
+    connection grown late in a run starts with zero moments: `bias_correction` says what they are corrected by.
 
     Parameters
     ----------
@@ -45,6 +45,11 @@ class Adam(Optimizer):
         True: w also loses lr * weight_decay * w (Loshchilov & Hutter 2019). False: g gains weight_decay * w.
     clip_norm
         Joint Euclidean norm of all gradients above which they are scaled down to it.
+    bias_correction
+        "step": the number of the run's step, as all common implementations do; the first step of a connection grown
+        late is then (1 - b1) / sqrt(1 - b2) times the learning rate, 3.2 with the default betas. "connection": the
+        number of updates that each weight has had itself, as if its training began when it was grown; 4 bytes a
+        connection more.
 
     Raises
     ------
@@ -58,8 +63,7 @@ class Adam(Optimizer):
     weight_decay: float = 0.0
     decoupled: bool = True
     clip_norm: float | None = None
-
-    slots: ClassVar[tuple[str, ...]] = ("m", "v")
+    bias_correction: str = "step"
 
     def __post_init__(self) -> None:
         self._check_common()
@@ -73,9 +77,26 @@ class Adam(Optimizer):
         if not isinstance(self.decoupled, (bool, np.bool_)):
             raise ConfigError(f"decoupled of Adam must be true or false, got {self.decoupled!r}")
         self.decoupled = bool(self.decoupled)
+        if self.bias_correction not in _CORRECTIONS:
+            raise ConfigError(
+                f"bias_correction of Adam must be one of {', '.join(_CORRECTIONS)}, got {self.bias_correction!r}"
+                + nearest(self.bias_correction, _CORRECTIONS)
+            )
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("m", "v", "age") if self.bias_correction == "connection" else ("m", "v")
 
     def update(
-        self, values: F32, gradient: F32, slots: Mapping[str, F32], *, lr: float, step: int, threads: int
+        self,
+        values: F32,
+        gradient: F32,
+        slots: Mapping[str, F32],
+        *,
+        lr: float,
+        step: int,
+        threads: int,
+        l2: float = 0.0,
     ) -> None:
         _kernels.adam_step(
             values,
@@ -89,5 +110,7 @@ class Adam(Optimizer):
             decay=self.weight_decay,
             decoupled=self.decoupled,
             step=step,
+            l2=l2,
+            age=slots.get("age"),
             threads=threads,
         )

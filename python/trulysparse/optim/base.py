@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +26,19 @@ class Optimizer(Configurable):
     ----------
     slots : tuple of str
         Names of the state arrays that each weight and bias has; all start at zero, and so do those of a grown
-        weight.
+        weight. They may depend on the settings.
     lr : float or Schedule
         Learning rate.
     clip_norm : float or None
         Joint Euclidean norm of all gradients above which they are scaled down to it.
     """
 
-    slots: ClassVar[tuple[str, ...]] = ()
     lr: float | Schedule
     clip_norm: float | None
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ()
 
     def lr_at(self, progress: Progress) -> float:
         """Return the learning rate of the step that comes next."""
@@ -51,7 +54,7 @@ class Optimizer(Configurable):
         """Whether that also holds when the gradient of one step comes in several parts."""
         return False
 
-    def sink(self, slots: Mapping[str, F32], lr: float, first: bool, last: bool) -> _kernels.Sink:
+    def sink(self, slots: Mapping[str, F32], lr: float, first: bool, last: bool, *, l2: float = 0.0) -> _kernels.Sink:
         """Return the gradient sink that moves a layer's weights inside the backward pass.
 
         Parameters
@@ -62,6 +65,8 @@ class Optimizer(Configurable):
             Learning rate of this step.
         first, last
             Whether this is the first and the last micro-batch of the step.
+        l2
+            The gradient gains l2 * w, beside the optimizer's own decay: what a topology rule adds to the loss.
 
         Raises
         ------
@@ -73,7 +78,15 @@ class Optimizer(Configurable):
         )
 
     def update(
-        self, values: F32, gradient: F32, slots: Mapping[str, F32], *, lr: float, step: int, threads: int
+        self,
+        values: F32,
+        gradient: F32,
+        slots: Mapping[str, F32],
+        *,
+        lr: float,
+        step: int,
+        threads: int,
+        l2: float = 0.0,
     ) -> None:
         """Make one step on whole arrays: biases, and weights where the sink did not.
 
@@ -89,6 +102,8 @@ class Optimizer(Configurable):
             Number of this step, from 1.
         threads
             At least 1.
+        l2
+            As in `sink`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define update")
 

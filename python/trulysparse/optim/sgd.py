@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -61,8 +60,6 @@ class SGD(Optimizer):
     nesterov: bool = False
     clip_norm: float | None = None
 
-    slots: ClassVar[tuple[str, ...]] = ("velocity",)
-
     def __post_init__(self) -> None:
         self._check_common()
         self._check("momentum", high=1, high_open=True)
@@ -79,6 +76,10 @@ class SGD(Optimizer):
             raise ConfigError("nesterov=True of SGD needs momentum above 0, for example 0.9")
 
     @property
+    def slots(self) -> tuple[str, ...]:
+        return ("velocity",)
+
+    @property
     def fused(self) -> bool:
         return self.clip_norm is None
 
@@ -86,15 +87,23 @@ class SGD(Optimizer):
     def fused_microbatches(self) -> bool:
         return self.fused and not self.nesterov
 
-    def sink(self, slots: Mapping[str, F32], lr: float, first: bool, last: bool) -> _kernels.Sink:
+    def sink(self, slots: Mapping[str, F32], lr: float, first: bool, last: bool, *, l2: float = 0.0) -> _kernels.Sink:
         if not self.fused or (self.nesterov and not (first and last)):
-            return super().sink(slots, lr, first, last)
+            return super().sink(slots, lr, first, last, l2=l2)
         return _kernels.sink_sgd(
-            slots["velocity"], lr, self.momentum, self.weight_decay, self.decay, self.nesterov, first, last
+            slots["velocity"], lr, self.momentum, self.weight_decay, self.decay, self.nesterov, first, last, l2
         )
 
     def update(
-        self, values: F32, gradient: F32, slots: Mapping[str, F32], *, lr: float, step: int, threads: int
+        self,
+        values: F32,
+        gradient: F32,
+        slots: Mapping[str, F32],
+        *,
+        lr: float,
+        step: int,
+        threads: int,
+        l2: float = 0.0,
     ) -> None:
         _kernels.sgd_step(
             values,
@@ -105,5 +114,6 @@ class SGD(Optimizer):
             decay=self.weight_decay,
             form=self.decay,
             nesterov=self.nesterov,
+            l2=l2,
             threads=threads,
         )

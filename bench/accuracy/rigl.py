@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Dynamic against static sparse training, the comparison of the RigL paper, on Fashion-MNIST or MNIST.
+
+    python bench/accuracy/rigl.py --data DIR [--dataset mnist] [--seeds 3] [--epochs 20] [--full]
+
+Static, Small-Dense, SET, SNFS, RigL, gradual magnitude pruning, Top-KAST and dense training at 90, 95, 98 and 99 %
+sparsity (density 0.1 to 0.01, distributed by ERK), at simple and double length. Default: 784-256-256-256-10, 20 epochs;
+`--full`: 784-1000-1000-1000-10, 200 epochs. The figures are the test accuracy after the last epoch: nothing is
+selected on test data. Appends to bench/results/rigl.jsonl and writes the table to bench/results/rigl.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grid
+
+import trulysparse as ts
+
+DENSITIES = (0.1, 0.05, 0.02, 0.01)
+METHODS = ("static", "small_dense", "set", "snfs", "rigl", "gmp", "top_kast")
+LENGTHS = (1, 2)
+RESULTS = grid.RESULTS / "rigl.jsonl"
+
+# The settings of the RigL paper for all rules that drop and grow: every 100 steps, cosine from 0.3, three quarters of
+# the run; the same learning rate for all, along half a cosine, so that a longer run stretches its whole schedule.
+UPDATES: dict[str, Any] = {"update_every": 100, "unit": "steps", "end": 0.75}
+
+
+def cases(options: Any) -> list[grid.Case]:
+    hidden, epochs = ([1000] * 3, 200) if options.full else ([256] * 3, 20)
+    common = {"experiment": "rigl", "dataset": options.dataset, "hidden": hidden, "epochs": options.epochs or epochs}
+    every = []
+    for seed in range(options.seeds):
+        for length in LENGTHS:
+            every.append({**common, "method": "dense", "density": 1.0, "length": length, "seed": seed})
+            every += [
+                {**common, "method": method, "density": density, "length": length, "seed": seed}
+                for density in DENSITIES
+                for method in METHODS
+            ]
+    return every
+
+
+def rule(method: str, density: float) -> ts.Topology:
+    if method in ("static", "dense", "small_dense"):
+        return ts.Static()
+    if method == "set":
+        return ts.SET(0.3, drop="magnitude", schedule="cosine", new_weights="zeros", layers="all", **UPDATES)
+    if method == "rigl":
+        return ts.RigL(0.3, schedule="cosine", **UPDATES)
+    if method == "snfs":
+        return ts.SNFS(0.3, schedule="cosine", **UPDATES)
+    if method == "gmp":
+        return ts.GMP(density, update_every=100, start=0.0, end=0.75, scope="erk")
+    return ts.TopKAST(backward_density=2 * density, regularizer=1e-4, refresh_every=100)
+
+
+def run(case: grid.Case, place: str) -> dict[str, Any]:
+    data = grid.load(case["dataset"], place)
+    sizes = (data.n_features, *case["hidden"], data.n_classes)
+    method, density = case["method"], case["density"]
+    settings: dict[str, Any] = {"init": ts.HeUniform(fan_in="sparse"), "seed": case["seed"], "threads": 1}
+    if method == "small_dense":
+        net = ts.small_dense(sizes, density=density, **settings)
+    else:
+        net = ts.SparseMLP(sizes, density=1.0 if method in ("dense", "gmp") else density, **settings)
+    epochs = case["epochs"] * case["length"]
+    optimizer = ts.SGD(lr=ts.Cosine(0.05), momentum=0.9, weight_decay=1e-4, decay="l2")
+    _, measured = grid.train(case, net, data, topology=rule(method, density), optimizer=optimizer, epochs=epochs)
+    if method in ("static", "set", "snfs", "rigl", "top_kast") and net.connections != measured["connections_start"]:
+        raise RuntimeError(f"{case}: {net.connections} connections, {measured['connections_start']} at the start")
+    return measured
+
+
+def report(options: Any, wanted: list[grid.Case]) -> str:
+    found = grid.results_of(RESULTS, wanted)
+    if not found:
+        return "no results yet"
+    case = found[0]["case"]
+
+    def rows(length: int, text: Callable[[list[dict[str, Any]]], str]) -> list[list[str]]:
+        lines = []
+        for method in ("dense", *METHODS):
+            cells = []
+            for density in DENSITIES:
+                key = (method, 1.0 if method == "dense" else density, length)
+                some = [r for r in found if tuple(r["case"][k] for k in ("method", "density", "length")) == key]
+                cells.append(text(some) if some else "")
+            lines.append([method, *cells])
+        return lines
+
+    header = ["method", *(f"density {density}" for density in DENSITIES)]
+    lines = [
+        f"# Dynamic sparse training on {options.dataset}, hidden layers {case['hidden']}",
+        "",
+        f"Test accuracy in percent after the last epoch, mean ± standard deviation over {options.seeds} seeds; "
+        f"{case['epochs']} epochs at simple length, {'the full' if options.full else 'the default'} sizes of "
+        "`python bench/accuracy/rigl.py`.",
+    ]
+    for length in LENGTHS:
+        accuracy = rows(length, lambda some: grid.percent([r["test_accuracy"] for r in some]))
+        lines += ["", f"## {length}x training", "", grid.table(header, accuracy)]
+    for title, text in (
+        ("Seconds of training at simple length on one thread, and the part of it that updates take", _seconds),
+        ("FLOPs of training beside dense training, by the accounting of the RigL paper", _flops),
+    ):
+        lines += ["", f"## {title}", "", grid.table(header, rows(1, text))]
+    return "\n".join(lines)
+
+
+def _seconds(some: list[dict[str, Any]]) -> str:
+    total = [r["train_seconds"] + r["evolve_seconds"] for r in some]
+    share = sum(r["evolve_seconds"] for r in some) / sum(total)
+    return f"{grid.spread(total)[0]:.1f} s, {100 * share:.0f} %"
+
+
+def _flops(some: list[dict[str, Any]]) -> str:
+    return f"{grid.spread([r['step_flops_of_dense'] for r in some])[0]:.3f}"
+
+
+def main() -> None:
+    options = grid.parser(__doc__)
+    options.add_argument("--dataset", choices=["fashion_mnist", "mnist"], default="fashion_mnist")
+    arguments = options.parse_args()
+    wanted = cases(arguments)
+    if not arguments.report:
+        grid.run_all(wanted, run, RESULTS, arguments)
+    grid.finish(report(arguments, wanted), RESULTS.with_suffix(".md"))
+
+
+if __name__ == "__main__":
+    main()
