@@ -128,7 +128,11 @@ class _Reference:
         m = o.betas[0] * slots["m"] + (1 - o.betas[0]) * g
         v = o.betas[1] * slots["v"] + (1 - o.betas[1]) * g**2
         slots["m"][where], slots["v"][where] = m[where], v[where]
-        corrected = m / (1 - o.betas[0] ** self.steps), v / (1 - o.betas[1] ** self.steps)
+        age = self.steps
+        if "age" in slots:
+            slots["age"][where] += 1
+            age = np.maximum(slots["age"], 1)
+        corrected = m / (1 - o.betas[0] ** age), v / (1 - o.betas[1] ** age)
         w[where] -= (o.lr * corrected[0] / (np.sqrt(corrected[1]) + o.eps))[where]
 
     def gradients(self) -> tuple[list[Array], list[Array]]:
@@ -166,7 +170,14 @@ class _Reference:
 @pytest.mark.parametrize("regularizer", [0.0, 0.05])
 @pytest.mark.parametrize("refresh_every", [1, 3])
 @pytest.mark.parametrize(
-    "optimizer", [ts.SGD(lr=0.3, momentum=0.0), ts.SGD(lr=0.1, momentum=0.9), ts.Adam(lr=0.01)], ids=repr
+    "optimizer",
+    [
+        ts.SGD(lr=0.3, momentum=0.0),
+        ts.SGD(lr=0.1, momentum=0.9),
+        ts.Adam(lr=0.01),
+        ts.Adam(lr=0.01, bias_correction="connection"),
+    ],
+    ids=repr,
 )
 def test_a_run_equals_the_masked_dense_reference(
     optimizer: ts.SGD | ts.Adam, refresh_every: int, regularizer: float
@@ -632,6 +643,8 @@ def test_memory_is_told_by_what_it_is_for() -> None:
         # weight, column, source and permutation of a connection; two pointer arrays and a bias
         wanted = sum(16 * layer.nnz + 4 * (layer.n_in + 1) + 4 * (2 * layer.n_out + 1) for layer in layers)
         assert held[name] == wanted
+    slots = sum(a.nbytes for e in trainer.state.exploring.values() for a in e.slots.values())
+    assert sum(e.nbytes for e in trainer.state.exploring.values()) == held["exploring"] + slots > 0
 
 
 def test_the_rule_is_known_by_name_to_files_and_the_command_line(tmp_path: Path) -> None:

@@ -317,7 +317,7 @@ class Engine:
         if exploration.nnz == 0:
             return
         if fused:
-            sink = self.optimizer.sink(exploration.slots, lr, first, last, **self._l2(index, 1))
+            sink = self.optimizer.sink(exploration.slots, lr, first, last, l2=self._l2(index, 1))
         else:
             gradient = self._explored.get(index)
             if gradient is None or gradient.size != exploration.nnz:
@@ -325,16 +325,15 @@ class Engine:
             sink = _kernels.sink_store(gradient) if first else _kernels.sink_accumulate(gradient)
         _kernels.backward(exploration.layer.view, dy, x, None, sink=sink, threads=self.threads)
 
-    def _l2(self, index: int, which: int) -> dict[str, float]:
-        """Return the rule's decay of connections (0) or explored ones (1), as an argument if there is one."""
+    def _l2(self, index: int, which: int) -> float:
+        """Return what the rule adds to the decay of a layer's connections (0) or of explored ones (1)."""
         if self.topology is None or not self.topology.applies_to(index, len(self.net.layers)):
-            return {}
-        decay = self.topology.l2(self.net.layers[index])[which]
-        return {"l2": decay} if decay else {}
+            return 0.0
+        return self.topology.l2(self.net.layers[index])[which]
 
     def _sink(self, index: int, fused: bool, lr: float, first: bool, last: bool) -> _kernels.Sink:
         if fused:
-            return self.optimizer.sink(self.state.weight_slots[index], lr, first, last, **self._l2(index, 0))
+            return self.optimizer.sink(self.state.weight_slots[index], lr, first, last, l2=self._l2(index, 0))
         gradient = self._gradient(index)
         return _kernels.sink_store(gradient) if first else _kernels.sink_accumulate(gradient)
 
@@ -376,7 +375,7 @@ class Engine:
                     lr=lr,
                     step=step,
                     threads=threads,
-                    **self._l2(layer.index, 0),
+                    l2=self._l2(layer.index, 0),
                 )
                 exploration = state.exploring.get(layer.index)
                 if exploration is not None and exploration.nnz:
@@ -387,7 +386,7 @@ class Engine:
                         lr=lr,
                         step=step,
                         threads=threads,
-                        **self._l2(layer.index, 1),
+                        l2=self._l2(layer.index, 1),
                     )
             optimizer.update(layer.bias, bias_gradient, bias_slots, lr=lr, step=step, threads=threads)
 

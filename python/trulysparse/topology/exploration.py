@@ -55,6 +55,12 @@ class Exploration:
         """Number of connections."""
         return self.layer.nnz
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pattern with its second index, the values and the optimizer state."""
+        arrays = [*self.layer.pattern.transposed, self.layer.values, self.layer.bias, *self.slots.values()]
+        return self.layer.pattern.nbytes + sum(array.nbytes for array in arrays)
+
 
 def _copy(array: F32) -> F32:
     copy = _kernels.aligned_empty(array.size)
