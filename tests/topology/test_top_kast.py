@@ -79,7 +79,7 @@ def _theta(trainer: ts.Trainer, index: int) -> Array:
     if f"theta.{index}" in tensors:
         theta = np.array(tensors[f"theta.{index}"])
     else:
-        scale = layer.initializer.scale(layer.pattern)
+        scale = trainer.state.rule.numbers[f"scale.{index}"]
         theta = layer.initializer.draw_at(
             cells, n_out=layer.n_out, scale=scale, seed=trainer.net.seed, layer=index, threads=1
         )
@@ -310,6 +310,32 @@ def test_the_first_sets_are_the_strongest_first_weights_of_the_full_network() ->
         np.testing.assert_array_equal(layer.values, dense.values[cells])
 
 
+def test_sparse_fan_in_scales_all_first_weights_alike() -> None:
+    init = ts.HeUniform(fan_in="sparse")
+    trainer = _trainer(TopKAST(0.5), optimizer=ts.SGD(lr=1e-30), init=init)
+    scales = [float(np.median(init.scale(layer.pattern))) for layer in trainer.net.layers]
+    _fit(trainer, 1)
+    for layer, scale in zip(trainer.net.layers, scales, strict=True):
+        cells = np.arange(layer.n_in * layer.n_out, dtype=np.uint64)
+        theta = init.draw_at(cells, n_out=layer.n_out, scale=scale, seed=3, layer=layer.index)
+        strongest = np.sort(np.argsort(-np.abs(theta), kind="stable")[: layer.nnz])
+        np.testing.assert_array_equal(layer.pattern.cells(), strongest)
+        np.testing.assert_array_equal(layer.values, theta[strongest])
+
+
+@pytest.mark.parametrize("form", ["dense", "lazy"])
+def test_a_network_that_was_trained_before_keeps_its_weights(form: str) -> None:
+    trainer = _trainer(TopKAST(0.5, master=form), optimizer=ts.SGD(lr=1e-30))
+    before = []
+    for layer in trainer.net.layers:
+        layer.values[...] = rng.choice([-3.0, 3.0], layer.nnz).astype(np.float32)  # above every first weight
+        before.append((layer.pattern, layer.values.copy()))
+    _fit(trainer, 1)
+    for layer, (pattern, values) in zip(trainer.net.layers, before, strict=True):
+        assert layer.pattern == pattern
+        np.testing.assert_array_equal(layer.values, values)
+
+
 def test_counts_are_exact_and_stay() -> None:
     rule = TopKAST(0.5, refresh_every=1)
     trainer = _trainer(rule)
@@ -426,6 +452,10 @@ def test_a_damaged_exploration_in_a_checkpoint_is_refused(tmp_path: Path) -> Non
     _fit(_trainer(TopKAST(0.4), checkpoint=file), 2)
     tensors, metadata = serialize.read_tensors(file)
     del tensors["exploring.1.slots.velocity"]
+    serialize.write_tensors(file, tensors, metadata)
+    with pytest.raises(CheckpointError, match="explored connections of layer 1"):
+        ts.Trainer.resume(file)
+    tensors["exploring.1.slots.velocity"] = np.zeros(1, np.float32)
     serialize.write_tensors(file, tensors, metadata)
     with pytest.raises(CheckpointError, match="explored connections of layer 1"):
         ts.Trainer.resume(file)

@@ -134,6 +134,8 @@ def _explorations(net: SparseMLP, state: TrainState, tensors: Mapping[str, NDArr
         try:
             pattern = Pattern.from_cells(layer.n_in, layer.n_out, tensors[f"{prefix}cells"])
             slots = {slot: tensors[f"{prefix}slots.{slot}"] for slot in state.weight_slots[layer.index]}
+            if any(array.shape != (pattern.nnz,) for array in slots.values()):
+                raise CheckpointError("the optimizer state is not as long as the connections")
             found[layer.index] = Exploration.build(layer, pattern, tensors[f"{prefix}weights"], slots)
         except (KeyError, TypeError, TrulySparseError, ValueError) as error:
             raise CheckpointError(f"the explored connections of layer {layer.index} are damaged: {error}") from error

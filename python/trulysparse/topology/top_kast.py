@@ -73,8 +73,10 @@ class TopKAST(Periodic):
     -----
     A step costs the forward pass and the gradients of activations on A and the gradients of weights on B, and there is
     optimizer state for B alone. First weights are the library's, a function of the network's seed, layer and cell:
-    those of a full network of the same seed. Where an earlier network is put back (early stopping), the sets are
-    chosen again before the next step, from its weights and the others as the last refresh left them.
+    those of a full network of the same seed, but for sparse fan-in, where a layer's one scale is the median over its
+    neurons. A network that was trained before keeps the weights of its connections. Where an earlier network is put
+    back (early stopping), the sets are chosen again before the next step, from its weights and the others as the last
+    refresh left them.
     """
 
     explores = True
@@ -200,8 +202,12 @@ class TopKAST(Periodic):
             )
         order = np.argsort(cells, kind="stable")  # two ascending runs: a merge
         cells = cells[order]
+        untrained = f"scale.{index}" not in signals.state.numbers and _is_first_draw(layer, signals)
         master = self._open_master(layer, signals)
-        master.write(cells, values[order])
+        if untrained:
+            layer.values[...] = master.at(layer.pattern.cells())  # the same, but for the scale of sparse fan-in
+        else:
+            master.write(cells, values[order])
         chosen, weights = master.strongest(count if self.choice == "top" else layer.nnz)
         mark = top(weights, layer.nnz, threads)
         forward, rest = np.flatnonzero(mark), np.flatnonzero(~mark)
@@ -260,18 +266,13 @@ class TopKAST(Periodic):
         """Return theta of a layer, made from the first draw where the run's state does not have it."""
         index, state, threads = layer.index, signals.state, signals.threads
         scale_name, dense_name = f"scale.{index}", f"theta.{index}"
-        scale = state.numbers.get(scale_name, state.tensors.get(scale_name))
-        if scale is None:
-            # with sparse fan-in it depends on the connections that the layer began with
-            scale = layer.initializer.scale(layer.pattern)
-            if isinstance(scale, np.ndarray):
-                state.tensors[scale_name] = scale
-            else:
-                state.numbers[scale_name] = scale
+        if scale_name not in state.numbers:
+            # one for all: were it each target's own, those with few connections by chance would get most of A
+            state.numbers[scale_name] = float(np.median(layer.initializer.scale(layer.pattern)))
         draw = functools.partial(
             layer.initializer.draw_at,
             n_out=layer.n_out,
-            scale=scale,
+            scale=state.numbers[scale_name],
             seed=signals.network_seed,
             layer=index,
             threads=threads,
@@ -302,7 +303,9 @@ class TopKAST(Periodic):
             # a new file: one of that name may be mapped by another trainer of this process
             with replacing(path) as temporary:
                 with temporary.open("wb") as file:
-                    os.posix_fallocate(file.fileno(), 0, 4 * n_cells)
+                    file.truncate(4 * n_cells)
+                    if hasattr(os, "posix_fallocate"):  # a full disk is an error here, not a crash later
+                        os.posix_fallocate(file.fileno(), 0, 4 * n_cells)
                 mapped = np.memmap(temporary, np.float32, "r+", shape=(n_cells,))
         except OSError as error:
             raise ConfigError(
@@ -318,6 +321,12 @@ _LAZY = ("cells", "values", "spare_cells", "spare_values")
 def _keep_lazy(master: LazyMaster, index: int, state: RuleState) -> None:
     state.tensors.update({f"{key}.{index}": getattr(master, key) for key in _LAZY})
     state.numbers[f"limit.{index}"] = list(master.limit)
+
+
+def _is_first_draw(layer: SparseLayer, signals: Signals) -> bool:
+    """Whether the weights are as they were drawn."""
+    first = layer.initializer.draw(layer.pattern, seed=signals.network_seed, layer=layer.index, threads=signals.threads)
+    return np.array_equal(layer.values, first)
 
 
 def _nothing(layer: SparseLayer, signals: Signals) -> Exploration:
