@@ -228,6 +228,65 @@ def test_kept_bits_mean_nothing_without_dropout(layer: Layer) -> None:
     assert with_bits.any()
 
 
+def test_trained_kept_bits_mean_nothing_without_dropout(layer: Layer) -> None:
+    slope = {"slope": np.full(N_OUT, 0.5, np.float32)}
+    stale = np.zeros((N_OUT, LD // 16), np.uint16)
+    layer.y[:] = -2.0
+    out, delta = k.aligned_zeros((N_OUT, LD)), k.aligned_zeros((N_OUT, LD))
+    k.trained_forward(layer.y, out, slope, kept=stale, threads=1)
+    assert np.all(out == -1.0)
+    delta[:] = 1.0
+    k.trained_backward(layer.y, delta, slope, {"slope": np.empty(N_OUT, np.float32)}, kept=stale, threads=1)
+    assert np.all(delta == 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"parameters": [1.0]}, TypeError, "parameters must be a dict of arrays, got list"),
+        ({"parameters": {}}, ValueError, r"parameters must have the key 'slope', or .*, got \[\]"),
+        ({"parameters": {"alpha": np.zeros(N_OUT, np.float32)}}, ValueError, r"got \['alpha'\]"),
+        ({"parameters": {"slope": np.zeros(3, np.float32)}}, ShapeError, r"parameters\['slope'\] must have 20 .*or 1"),
+        ({"parameters": {"slope": np.zeros(N_OUT)}}, TypeError, r"parameters\['slope'\] must be an array of float32"),
+        ({"gradients": {"slope": np.zeros(1, np.float32)}}, ShapeError, "keys and lengths of parameters"),
+        ({"gradients": {"slope": _read_only(np.zeros(N_OUT, np.float32))}}, ValueError, "read-only"),
+        ({"delta": None}, ValueError, "delta shares memory with z"),
+        ({"dropout_threshold": 9}, ValueError, "dropout needs kept"),
+        ({"dropout_threshold": 65536}, ValueError, "dropout_threshold must be between 0"),
+        ({"row_sum": np.zeros(3, np.float32)}, ShapeError, "row_sum must have shape"),
+        ({"threads": 0}, ValueError, "threads must be at least 1"),
+    ],
+)
+def test_trained_backward_refuses(change: dict[str, Any], error: type[Exception], message: str, layer: Layer) -> None:
+    slopes = np.zeros((2, N_OUT), np.float32)
+    arguments: dict[str, Any] = {
+        "z": layer.y,
+        "delta": k.aligned_zeros((N_OUT, LD)),
+        "parameters": {"slope": slopes[0]},
+        "gradients": {"slope": slopes[1]},
+        "threads": 1,
+    }
+    k.trained_backward(**arguments)
+    arguments |= change
+    if arguments["delta"] is None:
+        arguments["delta"] = layer.y
+    with pytest.raises(error, match=message):
+        k.trained_backward(**arguments)
+
+
+def test_trained_forward_refuses_what_it_cannot_write(layer: Layer) -> None:
+    slope = {"slope": np.zeros(1, np.float32)}
+    overlapping = layer.y.view(np.uint16).ravel()[: N_OUT * LD].reshape(N_OUT, LD)
+    with pytest.raises(ValueError, match="bfloat16 y shares memory with z"):
+        k.trained_forward(layer.y, overlapping, slope, threads=1)
+    with pytest.raises(ValueError, match="dropout needs kept"):
+        k.trained_forward(layer.y, layer.y, slope, dropout_threshold=9, threads=1)
+    with pytest.raises(ValueError, match="column_offset must be a multiple of 8"):
+        k.trained_forward(layer.y, layer.y, slope, column_offset=4, threads=1)
+    with pytest.raises(ShapeError, match="no columns"):
+        k.trained_forward(k.aligned_zeros((N_OUT, 0)), k.aligned_zeros((N_OUT, 0)), slope, threads=1)
+
+
 def test_scale_may_be_zero_or_a_number_of_numpy(layer: Layer) -> None:
     assert not _draw(layer, 0).any()
     np.testing.assert_array_equal(_draw(layer, np.float64(0.5)), _draw(layer, 0.5))

@@ -90,19 +90,6 @@ Sink gradient_sink(GradientSink::Mode mode, py::object gradient) {
     return {mode, std::move(gradient), {}};
 }
 
-std::uint32_t check_threshold(std::int64_t threshold, const char* name) {
-    if (threshold < 0 || threshold > 65535)
-        throw InvalidArgument(std::string(name) + " must be between 0 (no dropout) and 65535, got " +
-                              std::to_string(threshold));
-    return static_cast<std::uint32_t>(threshold);
-}
-
-// A pass over nothing would leave gradients and sums as they were, which looks like a result.
-void check_columns(const StoredArray<const void>& a, const char* name) {
-    if (a.cols == 0)
-        throw ShapeMismatch(std::string(name) + " has no columns (ld is 0); a batch of no samples cannot be computed");
-}
-
 std::uint16_t* bits(py::handle object, const char* name, Index rows, Size ld) {
     return optional2<std::uint16_t>(object, name, rows, ld / kLane).data;
 }

@@ -16,7 +16,7 @@ struct FrozenLayer {
 
 template <class Offset>
 FrozenLayer make_layer(std::int64_t inputs, std::int64_t outputs, py::object col_ptr, py::object row_idx,
-                       py::object weights, py::object bias, py::handle activation, int threads) {
+                       py::object weights, py::object bias, py::handle activation, py::object trained, int threads) {
     check_threads(threads);
     SingleArgs<Offset> args;
     args.n_in = check_index(inputs, "n_in");
@@ -28,6 +28,14 @@ FrozenLayer make_layer(std::int64_t inputs, std::int64_t outputs, py::object col
     args.bias = array1<const float>(bias, "bias", args.n_out).data;
     args.activation = make_activation(activation, "activation");
     FrozenLayer frozen{{col_ptr, row_idx, weights, bias}, args, {}};
+    if (!trained.is_none()) {
+        if (args.activation.kind != ActivationKind::linear)
+            throw InvalidArgument("trained parameters make the activation; it must be ('linear', 0.0) beside them");
+        args.trained = trained_parameters(trained, "trained", args.n_out);
+        frozen.layer = args;
+        for (const auto& entry : py::reinterpret_borrow<py::dict>(trained))
+            frozen.owners.push_back(py::reinterpret_borrow<py::object>(entry.second));
+    }
     unlocked([&] {
         check_index_arrays<Offset>({args.n_out, args.col_ptr, "col_ptr", args.row_idx, args.n_in, "row_idx", nullptr},
                                    static_cast<std::uint64_t>(sources.size), threads);
@@ -37,10 +45,10 @@ FrozenLayer make_layer(std::int64_t inputs, std::int64_t outputs, py::object col
 }
 
 FrozenLayer frozen_layer(std::int64_t inputs, std::int64_t outputs, py::object col_ptr, py::object row_idx,
-                         py::object weights, py::object bias, py::handle activation, int threads) {
+                         py::object weights, py::object bias, py::handle activation, py::object trained, int threads) {
     return with_offset(col_ptr, "col_ptr", [&](auto tag) {
         return make_layer<typename decltype(tag)::type>(inputs, outputs, col_ptr, row_idx, weights, bias, activation,
-                                                        threads);
+                                                        trained, threads);
     });
 }
 
@@ -62,7 +70,16 @@ void forward_frozen(const FrozenLayer& frozen, py::handle x, py::handle y, int t
             args.y = out.data;
             args.ld = static_cast<Index>(in.cols);
             args.activation = layer.activation;
-            unlocked([&] { forward(args, frozen.plan, threads); });
+            TrainedForwardArgs end;
+            end.n = layer.n_out;
+            end.ld = args.ld;
+            end.parameters = layer.trained;
+            end.z = out.data;
+            end.y = out.data;
+            unlocked([&] {
+                forward(args, frozen.plan, threads);
+                if (layer.trained.left_slope) trained_forward(end, threads);
+            });
         },
         frozen.layer);
 }
@@ -113,7 +130,7 @@ struct FrozenNetwork {
 void bind_single(py::module_& m) {
     py::class_<FrozenLayer>(m, "FrozenLayer");
     m.def("frozen_layer", &frozen_layer, "n_in"_a, "n_out"_a, "col_ptr"_a, "row_idx"_a, "weights"_a, "bias"_a,
-          "activation"_a, "threads"_a);
+          "activation"_a, "trained"_a, "threads"_a);
     m.def("forward_frozen", &forward_frozen, "layer"_a, "x"_a, "y"_a, "threads"_a);
     py::class_<FrozenNetwork>(m, "FrozenNetwork")
         .def(py::init([](const py::iterable& layers, py::object shift, py::object factor) {

@@ -71,6 +71,13 @@ Index check_batch(std::int64_t batch, Size ld, const char* ld_owner) {
     return static_cast<Index>(batch);
 }
 
+std::uint32_t check_threshold(std::int64_t threshold, const char* name) {
+    if (threshold < 0 || threshold > 65535)
+        throw InvalidArgument(std::string(name) + " must be between 0 (no dropout) and 65535, got " +
+                              std::to_string(threshold));
+    return static_cast<std::uint32_t>(threshold);
+}
+
 Stream make_stream(std::uint64_t seed, int purpose, std::int64_t layer, std::int64_t step) {
     if (purpose < 1 || purpose > 255)
         throw InvalidArgument("purpose must be one of the numbers in PURPOSES, got " + std::to_string(purpose));

@@ -16,6 +16,7 @@
 #include "trulysparse/parallel.hpp"
 #include "trulysparse/pattern.hpp"
 #include "trulysparse/rng.hpp"
+#include "trulysparse/trained.hpp"
 
 namespace trulysparse::bindings {
 
@@ -164,6 +165,16 @@ inline int check_threads(int& threads) {
     return threads;
 }
 
+// Of dropout, in 65536ths.
+std::uint32_t check_threshold(std::int64_t threshold, const char* name);
+
+// A pass over nothing would leave gradients and sums as they were, which looks like a result.
+template <class Array>
+void check_columns(const Array& a, const char* name) {
+    if (a.cols == 0)
+        throw ShapeMismatch(std::string(name) + " has no columns (ld is 0); a batch of no samples cannot be computed");
+}
+
 // Raises MemoryError, with the numbers, for a call that would take more memory than there is: where the system promises
 // memory that it does not have, the process would be killed in the middle instead.
 void check_memory(double bytes, const std::string& what);
@@ -174,6 +185,9 @@ Index check_batch(std::int64_t batch, Size ld, const char* ld_owner);  // 0 <= b
 Stream make_stream(std::uint64_t seed, int purpose, std::int64_t layer, std::int64_t step);
 ActivationKind activation_kind(py::handle name);
 Activation make_activation(py::handle tuple, const char* name);  // ("rectifier", 0.6)
+
+// {"slope"} (n, or 1 for all neurons) or {"left_threshold", "left_slope", "right_threshold", "right_slope"} (n each).
+TrainedParameters trained_parameters(py::handle dict, const char* name, Index n);
 
 template <class T>
 struct Tag {
@@ -252,12 +266,14 @@ void bind_batch(py::module_& m);
 void bind_isa(py::module_& m);
 void bind_layer(py::module_& m);
 void bind_loss(py::module_& m);
+void bind_missing(py::module_& m);
 void bind_pattern(py::module_& m);
 void bind_probe(py::module_& m);
 void bind_rng(py::module_& m);
 void bind_sample(py::module_& m);
 void bind_select(py::module_& m);
 void bind_single(py::module_& m);
+void bind_trained(py::module_& m);
 void bind_update(py::module_& m);
 
 }  // namespace trulysparse::bindings

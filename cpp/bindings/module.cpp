@@ -22,7 +22,9 @@ PYBIND11_MODULE(_core, m) {
     bind_update(m);
     bind_layer(m);
     bind_single(m);
+    bind_trained(m);
     bind_loss(m);
+    bind_missing(m);
     bind_batch(m);
     bind_probe(m);
 }

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <memory>
+#include <string>
 
 #include "isa/table.hpp"
 #include "trulysparse/parallel.hpp"
@@ -49,6 +50,26 @@ private:
     Index ld_, widest_;
     std::int64_t count_ = 0;
 };
+
+inline void check_dropout(const Dropout& dropout) {
+    if (dropout.threshold > 65535)
+        throw InvalidArgument("dropout threshold " + std::to_string(dropout.threshold) +
+                              " is not below 65536: no unit would be kept");
+}
+
+// The draws of a tile of rows from `neuron` on; how many rows, and where their bits go, is left to say.
+inline KeptBlock kept_block(const Dropout& dropout, Index neuron, const Tile& tile) {
+    KeptBlock block{};
+    block.key0 = static_cast<std::uint32_t>(dropout.stream.seed);
+    block.key1 = static_cast<std::uint32_t>(dropout.stream.seed >> 32);
+    block.step = dropout.stream.step;
+    block.tag = dropout.stream.tag();
+    block.neuron = static_cast<std::uint32_t>(neuron);
+    block.first_block = (static_cast<std::uint32_t>(dropout.column_offset) + static_cast<std::uint32_t>(tile.col)) / 8;
+    block.threshold = dropout.threshold;
+    block.words = tile.width / 16;
+    return block;
+}
 
 inline int threads_for(std::int64_t multiply_adds, std::int64_t tasks, int threads) {
     if (multiply_adds < kParallelWork) return 1;

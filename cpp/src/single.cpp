@@ -38,6 +38,11 @@ inline float weighted_sum(const Index* index, const float* w, const float* x, st
     return total;
 }
 
+inline float in_pieces(const TrainedPieces& p, float z) {
+    if (z < p.left) return p.left + p.left_slope * (z - p.left);
+    return z > p.right ? p.right + p.right_slope * (z - p.right) : z;
+}
+
 }  // namespace
 
 template <class Offset>
@@ -53,6 +58,8 @@ void forward_single(const SingleArgs<Offset>& a, int threads) {
             a.y[j] = z * factors[z > 0.0f];
         }
     });
+    for (Index j = 0; a.trained.left_slope && j < a.n_out; ++j)
+        a.y[j] = in_pieces(trained_pieces(a.trained, j), a.y[j]);
     for (Index j = a.n_out; j < padded(a.n_out); ++j) a.y[j] = 0.0f;
     if (a.activation.kind == ActivationKind::sigmoid) active_kernels().sigmoid(a.y, a.y, padded(a.n_out));
     if (a.activation.kind == ActivationKind::tanh) active_kernels().tanh(a.y, a.y, padded(a.n_out));

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "trulysparse/spmm.hpp"
 
-#include <string>
 #include <type_traits>
 
 #include "layer_run.hpp"
@@ -41,24 +40,12 @@ void read_through(const Offset* perm, const float* weights, const Item& item, Ro
     }
 }
 
-KeptBlock kept_block(const Dropout& dropout) {
-    KeptBlock block{};
-    block.key0 = static_cast<std::uint32_t>(dropout.stream.seed);
-    block.key1 = static_cast<std::uint32_t>(dropout.stream.seed >> 32);
-    block.step = dropout.stream.step;
-    block.tag = dropout.stream.tag();
-    block.threshold = dropout.threshold;
-    return block;
-}
-
 }  // namespace
 
 template <class Offset>
 void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
     if (a.n_out == 0 || a.ld == 0) return;
-    if (a.dropout.threshold > 65535)
-        throw InvalidArgument("dropout threshold " + std::to_string(a.dropout.threshold) +
-                              " is not below 65536: no unit would be kept");
+    check_dropout(a.dropout);
     const KernelTable& kernels = active_kernels();
     const Tiles tiles(a.ld, kernels.widest_tile);
     const std::int64_t n_items = static_cast<std::int64_t>(plan.items.size());
@@ -104,12 +91,8 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
         job.slope = a.activation.slope;
         job.negative = a.bits.negative ? a.bits.negative + word : nullptr;
         if (dropout) {
-            KeptBlock kept = kept_block(a.dropout);
-            kept.neuron = static_cast<std::uint32_t>(item.row_begin);
-            kept.first_block =
-                (static_cast<std::uint32_t>(a.dropout.column_offset) + static_cast<std::uint32_t>(tile.col)) / 8;
+            KeptBlock kept = kept_block(a.dropout, item.row_begin, tile);
             kept.rows = job.block.rows;
-            kept.words = tile.width / 16;
             kept.out = a.bits.kept ? a.bits.kept + word : at_least(own.kept, kMaxItemRows * 8);
             kept.stride = a.bits.kept ? words_of_row : kept.words;
             kernels.kept_bits(kept);

@@ -123,6 +123,32 @@ def drop_incoming(
     n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices, targets: Mask, threads: int
 ) -> tuple[Mask, int]: ...
 
+class NotFiniteError(ValueError): ...
+
+def top_missing_gradients(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    mask: Mask | None,
+    x: Floats,
+    dy: Floats,
+    k: int,
+    threads: int,
+) -> tuple[Cells, Floats]: ...
+def top_missing_values(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    mask: Mask | None,
+    dense: Floats,
+    k: int,
+    threads: int,
+) -> tuple[Cells, Floats]: ...
+def gradient_at(n_in: int, n_out: int, cells: Cells, x: Floats, dy: Floats, threads: int) -> Floats: ...
+def accumulate_gradient(dense: Floats, x: Floats, dy: Floats, decay: float, weight: float, threads: int) -> None: ...
+
 class _LayerView:  # not in the extension: what its two classes have in common
     def __init__(
         self,
@@ -195,6 +221,7 @@ def frozen_layer(
     weights: Floats,
     bias: Floats,
     activation: tuple[str, float],
+    trained: dict[str, Floats] | None,
     threads: int,
 ) -> FrozenLayer: ...
 def forward_frozen(layer: FrozenLayer, x: Floats, y: Floats, threads: int) -> None: ...
@@ -215,6 +242,30 @@ def backward(
     below_negative: Bits | None = None,
     below_kept: Bits | None = None,
     sink: Sink,
+    threads: int,
+) -> None: ...
+def trained_forward(
+    z: Floats,
+    y: Activations,
+    parameters: dict[str, Floats],
+    *,
+    dropout_threshold: int = 0,
+    kept: Bits | None = None,
+    seed: int = 0,
+    layer: int = 0,
+    step: int = 0,
+    column_offset: int = 0,
+    threads: int,
+) -> None: ...
+def trained_backward(
+    z: Floats,
+    delta: Activations,
+    parameters: dict[str, Floats],
+    gradients: dict[str, Floats],
+    *,
+    row_sum: Floats | None = None,
+    dropout_threshold: int = 0,
+    kept: Bits | None = None,
     threads: int,
 ) -> None: ...
 def row_sums(delta: Floats, out: Floats, threads: int) -> None: ...

@@ -62,6 +62,8 @@ from trulysparse._core import (
     softmax_cross_entropy,
     store_transposed,
     sum_of_squares,
+    trained_backward,
+    trained_forward,
     weights_by_target,
 )
 
@@ -72,6 +74,7 @@ __all__ = [
     "FrozenNetwork",
     "LayerView",
     "Sink",
+    "accumulate_gradient",
     "adam_step",
     "aligned_empty",
     "aligned_zeros",
@@ -91,6 +94,7 @@ __all__ = [
     "forward_frozen",
     "from_cells",
     "frozen_layer",
+    "gradient_at",
     "incoming_strength",
     "isa",
     "keep",
@@ -124,6 +128,10 @@ __all__ = [
     "softmax_cross_entropy",
     "store_transposed",
     "sum_of_squares",
+    "top_missing_gradients",
+    "top_missing_values",
+    "trained_backward",
+    "trained_forward",
     "transpose",
     "unite",
     "validate_pattern",
@@ -150,7 +158,7 @@ def _pattern_door(function: Callable[P, R]) -> Callable[P, R]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except TrulySparseError:
+        except (TrulySparseError, _core.NotFiniteError):
             raise
         except ValueError as error:
             raise PatternError(str(error)) from None
@@ -517,6 +525,90 @@ def drop_incoming(
     return _core.drop_incoming(n_in, n_out, row_ptr, col_idx, targets, resolve_threads(threads))
 
 
+@_pattern_door
+def top_missing_gradients(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    mask: Mask | None,
+    x: Floats,
+    dy: Floats,
+    k: int,
+    threads: int | None = None,
+) -> tuple[Cells, Floats]:
+    """Return the cells without a connection whose gradient is largest: RigL (arXiv:1911.11134, Algorithm 1).
+
+    The gradient of a cell is ``sum_b x[i, b] * dy[j, b]``. All of them are looked at, none is stored: memory is
+    that of x, of dy and of `k` cells a thread.
+
+    Parameters
+    ----------
+    n_in, n_out, row_ptr, col_idx
+        The pattern.
+    mask : bool array (nnz,) or None
+        A connection that is False counts as missing. None: all stay.
+    x, dy : float32 arrays (n_in, ld) and (n_out, ld)
+        Activations and their deltas, already divided by the batch; columns beyond the batch zero in `dy`.
+    k : int
+        How many cells; all missing ones if there are fewer.
+    threads : int or None
+        Threads to use; the result is the same for any number.
+
+    Returns
+    -------
+    cells : uint64 array
+        ``source * n_out + target``, ascending. Of equal magnitudes the lower cell is taken.
+    gradients : float32 array
+        Their gradients, signed.
+
+    Raises
+    ------
+    ValueError
+        NaN or infinity in `x` or `dy`, or a gradient that is NaN (unless `k` is 0).
+    """
+    return _core.top_missing_gradients(n_in, n_out, row_ptr, col_idx, mask, x, dy, k, resolve_threads(threads))
+
+
+@_pattern_door
+def top_missing_values(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    mask: Mask | None,
+    dense: Floats,
+    k: int,
+    threads: int | None = None,
+) -> tuple[Cells, Floats]:
+    """Return the cells without a connection where ``|dense|`` (float32, (n_in, n_out)) is largest, and its values.
+
+    All else is as in :func:`top_missing_gradients`. NaN in a missing cell is a ``ValueError``.
+    """
+    return _core.top_missing_values(n_in, n_out, row_ptr, col_idx, mask, dense, k, resolve_threads(threads))
+
+
+@_pattern_door
+def gradient_at(n_in: int, n_out: int, cells: Cells, x: Floats, dy: Floats, threads: int | None = None) -> Floats:
+    """Return the gradients ``sum_b x[i, b] * dy[j, b]`` of some cells (uint64, in any order).
+
+    A cell's gradient depends on nothing but its two rows; it is rounded otherwise than in
+    :func:`top_missing_gradients`.
+    """
+    return _core.gradient_at(n_in, n_out, cells, x, dy, resolve_threads(threads))
+
+
+def accumulate_gradient(
+    dense: Floats, x: Floats, dy: Floats, decay: float, weight: float, threads: int | None = None
+) -> None:
+    """Set ``dense = decay * dense + weight * x @ dy.T``, in place.
+
+    `dense` is float32 (n_in, n_out); what it holds is not read if `decay` is 0. The gradients have the bits of
+    those that :func:`top_missing_gradients` returns.
+    """
+    _core.accumulate_gradient(dense, x, dy, decay, weight, resolve_threads(threads))
+
+
 def philox(seed: int, purpose: str, layer: int, step: int, index: int) -> NDArray[np.uint32]:
     """Return the four words of one draw of the counter-based generator (Philox4x32-10)."""
     return _core.philox(seed, _purpose(purpose), layer, step, index)
@@ -564,11 +656,16 @@ def frozen_layer(
     bias: Floats,
     activation: tuple[str, float],
     threads: int | None = None,
+    *,
+    trained: dict[str, Floats] | None = None,
 ) -> FrozenLayer:
     """Check the arrays of one layer that only predicts and hold on to them, for :func:`forward_frozen`.
 
-    `col_ptr` and `row_idx` come from :func:`transpose`, `weights` (nnz,) from :func:`weights_by_target`. Some of them,
+    `col_ptr` and `row_idx` come from :func:`transpose`, `weights` (nnz,) from :func:`weights_by_target`. `trained` are
+    the parameters that :func:`trained_forward` takes; `activation` is then ``("linear", 0.0)``. Some of them,
     with the features' ``shift`` and ``factor`` or None, make a ``FrozenNetwork``, whose
     ``run(samples, out, threads)`` takes one sample after the other and returns False for one that is not finite.
     """
-    return _core.frozen_layer(n_in, n_out, col_ptr, row_idx, weights, bias, activation, resolve_threads(threads))
+    return _core.frozen_layer(
+        n_in, n_out, col_ptr, row_idx, weights, bias, activation, trained, resolve_threads(threads)
+    )

@@ -120,7 +120,24 @@ def test_the_written_run_file_is_resolved(data_file: Path, tmp_path: Path) -> No
     assert tables["trainer"]["standardize"] is True
     assert tables["optimizer"]["name"] == "sgd" and tables["topology"]["name"] == "set"
     assert tables["optimizer"]["momentum"] == 0.9 and tables["early_stopping"]["monitor"] == "val_loss"
-    assert tables["pruning"] == {"percentile": 20.0, "start": 1, "period": 2}
+    flags = {"remove_outgoing": False, "compact": False, "regrow_into_pruned": True}
+    assert tables["pruning"] == {"percentile": 20.0, "start": 1, "period": 2} | flags
+
+
+def test_a_compacted_run_keeps_the_sizes_it_began_with_in_its_run_file(data_file: Path, tmp_path: Path) -> None:
+    settings = ["--set", "pruning.compact=true", "--set", "pruning.start=0", "--set", "period=1"]
+    whole, parts, again = tmp_path / "whole", tmp_path / "parts", tmp_path / "again"
+    train = ["train", str(data_file), "--set", "hidden=[40]", "--set", "pruning.percentile=30", *settings, "--quiet"]
+    assert main([*train, "--epochs", "5", "--out", str(whole)]) == 0
+    assert main([*train, "--epochs", "3", "--out", str(parts)]) == 0
+    assert ts.load(parts / "model.safetensors").sizes[1] < 40
+    assert main(["train", "--resume", str(parts), "--epochs", "5", "--quiet"]) == 0
+    tables = tomllib.loads((parts / "run.toml").read_text())
+    assert tables["model"]["hidden"] == [40]
+    assert tables["pruning"]["compact"] is True and tables["pruning"]["remove_outgoing"] is True
+    assert main(["train", str(parts / "run.toml"), "--quiet", "--out", str(again)]) == 0
+    models = [(directory / "model.safetensors").read_bytes() for directory in (whole, parts, again)]
+    assert models[0] == models[1] == models[2]
 
 
 @pytest.mark.parametrize("loss", ["'binary_cross_entropy'", "{name = 'binary_cross_entropy'}"])

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "trulysparse/activation.hpp"
+#include "trulysparse/trained.hpp"
 #include "trulysparse/types.hpp"
 
 namespace trulysparse {
@@ -21,6 +22,7 @@ struct SingleArgs {
     const float* x = nullptr;         // (n_in)
     float* y = nullptr;               // (padded(n_out)): whole vectors are written
     Activation activation;
+    TrainedParameters trained;  // applied where it has a slope; `activation` is then linear
 };
 
 // y[j] = f(bias[j] + sum_k w[k] * x[row_idx[k]]), k over the incoming connections of j: four interleaved sums, then the

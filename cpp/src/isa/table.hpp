@@ -3,9 +3,11 @@
 // between files compiled with different flags.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "trulysparse/activation.hpp"
+#include "trulysparse/trained.hpp"
 #include "trulysparse/update.hpp"
 
 #ifndef TRULYSPARSE_X86
@@ -17,6 +19,8 @@
 #endif
 
 namespace trulysparse {
+
+constexpr int kMostTileCells = 384;  // of one tile of gradients, in any instruction set
 
 // Some rows of an index with their connections; positions count from the first of them.
 struct RowBlock {
@@ -73,6 +77,11 @@ struct KeptBlock {
     Index stride;
 };
 
+// Over one row: of d where z lies beyond a threshold, of d times the distance from it, and of the delta of z.
+struct TrainedSums {
+    float left, right, left_moment, right_moment, total;
+};
+
 struct KernelTable {
     Index widest_tile;  // columns; every power of two from 16 up to this is served
 
@@ -96,12 +105,32 @@ struct KernelTable {
     void (*logistic16)(const float* z, const float* t, Index n, Index ld, float factor, float* delta, double* loss,
                        std::int32_t* wrong);
 
+    // One row of trained.hpp, n a multiple of 16. kept: or nullptr, no dropout.
+    void (*trained_forward)(const float* z, const Rows& y, std::int64_t n, const TrainedPieces& p,
+                            const std::uint16_t* kept, float dropout_scale);
+    void (*trained_backward)(const float* z, const Rows& delta, std::int64_t n, const TrainedPieces& p,
+                             const std::uint16_t* kept, float dropout_scale, TrainedSums& sums);
+
     // What probe.hpp measures the machine with. fma_width: multiply-adds of one round.
     Index fma_width;
     float (*fma_rounds)(std::int64_t rounds, float a, float b);
     float (*sum_floats)(const float* p, std::int64_t n);
     float (*sum_rows)(const float* matrix, Index width, const Index* order, std::int64_t n, std::int64_t ahead,
                       std::int64_t readable);
+
+    // Gradients of missing connections, missing.hpp: tiles of tile_rows x (up to tile_columns, a multiple of lanes)
+    // sums over `depth`, of rows packed (depth, tile_rows) and columns packed (depth, width).
+    Index tile_rows, tile_columns, lanes;
+    // Values and places (row * width + column) of what is not below `limit` in magnitude, NaN among them; how many.
+    Index (*gradient_reach)(const float* rows, const float* columns, Index depth, Index width, float limit,
+                            float* values, std::uint16_t* places);
+    // out (n_rows, n_columns), rows `stride` apart, = decay * out + weight * tile; not read if decay is 0.
+    void (*gradient_update)(const float* rows, const float* columns, Index depth, Index width, float decay,
+                            float weight, float* out, std::size_t stride, Index n_rows, Index n_columns);
+    // As gradient_reach, of n (at most 65536) given values.
+    Index (*reach)(const float* p, Index n, float limit, float* values, std::uint16_t* places);
+    // <a, b>, n a multiple of 16.
+    float (*dot)(const float* a, const float* b, Index n);
 };
 
 const KernelTable& baseline_kernels();

@@ -92,6 +92,60 @@ Matrix activations(const Matrix& z, const Activation& activation, const Dropout&
     return y;
 }
 
+namespace {
+
+struct Thresholds {
+    double left, right;
+};
+
+Thresholds thresholds(const TrainedParameters& p, Index neuron) {
+    if (!p.left_threshold) return {0.0, HUGE_VAL};
+    const double left = p.left_threshold[neuron];
+    return {left, static_cast<float>(left + std::fabs(p.right_threshold[neuron]))};  // as the kernels round it
+}
+
+}  // namespace
+
+double trained_activate(const TrainedParameters& p, Index neuron, double z) {
+    const auto [left, right] = thresholds(p, neuron);
+    if (z < left) return left + p.left_slope[p.shared ? 0 : neuron] * (z - left);
+    return z > right ? right + p.right_slope[neuron] * (z - right) : z;
+}
+
+Matrix trained_activations(const Matrix& z, const TrainedParameters& parameters, const Dropout& dropout) {
+    Matrix y(z.rows, z.cols);
+    for (Index j = 0; j < z.rows; ++j)
+        for (Index b = 0; b < z.cols; ++b)
+            y(j, b) = is_kept(dropout, j, b) ? trained_activate(parameters, j, z(j, b)) * dropout.scale() : 0.0;
+    return y;
+}
+
+TrainedGradient trained_gradient(const Matrix& z, const Matrix& dy, const TrainedParameters& p,
+                                 const Dropout& dropout) {
+    const std::vector<double> none(static_cast<std::size_t>(z.rows));
+    TrainedGradient g{Matrix(z.rows, z.cols), none, none, none, none, none};
+    for (Index j = 0; j < z.rows; ++j)
+        for (Index b = 0; b < z.cols; ++b) {
+            const std::size_t n = static_cast<std::size_t>(j);
+            const auto [left, right] = thresholds(p, j);
+            const double a = z(j, b), d = is_kept(dropout, j, b) ? dy(j, b) * dropout.scale() : 0.0;
+            double slope = 1.0;
+            if (a < left) {
+                slope = p.left_slope[p.shared ? 0 : j];
+                g.left_slope[n] += d * (a - left);
+                g.left_threshold[n] += d * (1.0 - slope);
+            } else if (a > right) {
+                slope = p.right_slope[j];
+                g.right_slope[n] += d * (a - right);
+                g.left_threshold[n] += d * (1.0 - slope);
+                g.right_threshold[n] += d * (1.0 - slope) * (p.right_threshold[j] < 0.0f ? -1.0 : 1.0);
+            }
+            g.dz(j, b) = slope * d;
+            g.row_sum[n] += slope * d;
+        }
+    return g;
+}
+
 template <class Offset>
 Matrix input_gradient(const PatternView<Offset>& p, const float* weights, const Matrix& dy) {
     Matrix dx(p.rows, dy.cols);

@@ -9,6 +9,7 @@
 #include "trulysparse/backward.hpp"
 #include "trulysparse/loss.hpp"
 #include "trulysparse/pattern.hpp"
+#include "trulysparse/trained.hpp"
 #include "trulysparse/update.hpp"
 
 namespace trulysparse::ref {
@@ -45,6 +46,16 @@ Matrix weighted_sums(const PatternView<Offset>& p, const float* weights, const f
 
 // y = dropout(f(z)).
 Matrix activations(const Matrix& z, const Activation& activation, const Dropout& dropout);
+
+// The same with trained parameters, and all that follows from dy = the gradient by y: one value a neuron.
+double trained_activate(const TrainedParameters& parameters, Index neuron, double z);
+Matrix trained_activations(const Matrix& z, const TrainedParameters& parameters, const Dropout& dropout);
+struct TrainedGradient {
+    Matrix dz;
+    std::vector<double> row_sum, left_slope, left_threshold, right_threshold, right_slope;
+};
+TrainedGradient trained_gradient(const Matrix& z, const Matrix& dy, const TrainedParameters& parameters,
+                                 const Dropout& dropout);
 
 // dx[i, b] = sum_j w(i, j) dy[j, b].
 template <class Offset>

@@ -269,6 +269,8 @@ class RunConfig:
         """Write out every setting that decides the result, so that the file outlives a change of defaults."""
         model, settings = trainer.net.to_config(), trainer.to_config()
         hidden = model.pop("sizes")[1:-1]
+        if trainer.state.removed:  # a resumed run that was compacted: the file says how it began
+            hidden = [n + gone for n, gone in zip(hidden, trainer.state.removed, strict=True)]
         pruning = settings.pop("pruning")
         self.tables = {
             "data": {"name": "digits"} | self.tables.get("data", {}),

@@ -5,31 +5,53 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from trulysparse.engine.state import Slots, TrainState
+from trulysparse.errors import PatternError
 from trulysparse.model import SparseLayer, SparseMLP
+from trulysparse.model.compaction import drop_neurons, fold_constants, isolated_neurons
 from trulysparse.model.progress import Progress
 from trulysparse.topology import ImportancePruning, LayerGradient, Signals, Topology, TopologyDelta
 
 
 @dataclass(frozen=True)
 class LayerChange:
-    """What an evolution did to one layer, in connections."""
+    """What an evolution did to one layer.
+
+    Attributes
+    ----------
+    layer : int
+    before : int
+        Connections before.
+    pruned : int
+        Incoming connections that importance pruning took from weak neurons.
+    dropped, grown : int
+        Connections that the topology rule took and made.
+    folded : int
+        Connections that pruning took because they came from neurons without inputs; biases hold what they brought.
+    neurons_pruned : int
+        Target neurons that lost their incoming connections to pruning.
+    neurons_removed : int
+        Target neurons taken out of the layer.
+    """
 
     layer: int
     before: int
     pruned: int
     dropped: int
     grown: int
+    folded: int = 0
+    neurons_pruned: int = 0
+    neurons_removed: int = 0
 
     @property
     def after(self) -> int:
         """Connections afterwards."""
-        return self.before - self.pruned - self.dropped + self.grown
+        return self.before - self.pruned - self.folded - self.dropped + self.grown
 
 
 @dataclass(frozen=True)
@@ -98,6 +120,65 @@ def _change(delta: TopologyDelta | None) -> tuple[int, int]:
     return dropped, int(delta.grown.size)
 
 
+@dataclass(frozen=True)
+class _Pruned:
+    """What pruning took from each layer."""
+
+    connections: list[int]
+    folded: list[int]
+    neurons: list[int]
+    removed: list[int]
+
+
+def _prune(
+    net: SparseMLP, state: TrainState, pruning: ImportancePruning, rule: Topology | None, threads: int
+) -> _Pruned:
+    """Carry out one event of importance pruning; the state follows."""
+    count = len(net.layers)
+    taken = _Pruned([0] * count, [0] * count, [0] * count, [0] * count)
+    for layer in net.layers:
+        i = layer.index
+        if not pruning.applies_to(i, count):
+            continue
+        delta, report = pruning.delta(layer, threads, removed=state.removed[i] if state.removed else 0)
+        if delta is not None:
+            taken.connections[i], _ = _change(delta)
+            taken.neurons[i] = report.neurons_pruned
+            apply_delta(layer, state.weight_slots[i], delta, seed=0, evolution=0, threads=threads)
+        if not pruning.regrow_into_pruned:
+            without = layer.pattern.in_degree() == 0  # just those at or below the threshold
+            state.pruned[i] = without | state.pruned[i] if i in state.pruned else without
+    if pruning.remove_outgoing:
+        taken.folded[:] = fold_constants(net, state.weight_slots, threads)
+    if pruning.compact:
+        doomed = isolated_neurons(net)
+        gone = [int(np.count_nonzero(some)) for some in doomed]
+        if any(gone):
+            if rule is not None:
+                rule.neurons_removed(state.rule, [~some for some in doomed])
+            own = [
+                [bias, *trained.values()]
+                for bias, trained in zip(state.bias_slots, state.activation_slots, strict=True)
+            ]
+            drop_neurons(net, doomed, state.weight_slots, own, threads)
+            state.pruned.update({i: closed[~doomed[i]] for i, closed in state.pruned.items()})
+            state.removed = [n + more for n, more in zip(state.removed or [0] * len(gone), gone, strict=True)]
+            taken.removed[: len(gone)] = gone
+    return taken
+
+
+def _check_closed(topology: Topology, layer: SparseLayer, delta: TopologyDelta, state: TrainState) -> None:
+    closed = state.pruned.get(layer.index)
+    if closed is None or not delta.grown.size:
+        return
+    targets = delta.grown % np.uint64(layer.n_out)
+    if closed[targets.astype(np.int64)].any():
+        raise PatternError(
+            f"{type(topology).__name__} grew connections of layer {layer.index} into neurons that pruning closed for "
+            "good; draw cells with Signals.draw_missing, look at Signals.closed, or set regrow_into_pruned=True"
+        )
+
+
 def evolve_network(
     net: SparseMLP,
     state: TrainState,
@@ -108,7 +189,8 @@ def evolve_network(
     threads: int,
     progress: Progress | None = None,
     lr: float = 0.0,
-    gradients: Mapping[int, LayerGradient] | None = None,
+    gradients: Mapping[int, LayerGradient] | Callable[[], Mapping[int, LayerGradient] | None] | None = None,
+    rule: Topology | None = None,
 ) -> Evolution:
     """Evolve every layer to which a rule applies: importance pruning first, then the topology rule.
 
@@ -126,8 +208,11 @@ def evolve_network(
         Where the run is; default its very start.
     lr : float
         Learning rate of the step that comes next.
-    gradients : mapping of int to LayerGradient, optional
-        By layer, for rules that want them.
+    gradients : mapping of int to LayerGradient, or function that returns one, optional
+        By layer, for rules that want them. A function is called between pruning and the rule, so that it measures the
+        network that the rule sees; if it returns None, the rule does not act.
+    rule : Topology, optional
+        The rule of the run, due or not: what it remembers follows when neurons are removed. Default `topology`.
 
     Returns
     -------
@@ -135,30 +220,29 @@ def evolve_network(
         What changed, layer by layer.
     """
     started = time.perf_counter()
+    number, count = state.evolutions, len(net.layers)
+    before = [layer.nnz for layer in net.layers]
+    dropped, grown = [0] * count, [0] * count
+    taken = _Pruned([0] * count, [0] * count, [0] * count, [0] * count)
+    if pruning is not None:
+        taken = _prune(net, state, pruning, topology if rule is None else rule, threads)
+    measured = gradients() if callable(gradients) else gradients or {}
+    if measured is None:
+        topology, measured = None, {}
     signals = Signals(
         seed,
-        state.evolutions,
+        number,
         threads,
         progress=Progress(state.step, 0.0, 1, 1) if progress is None else progress,
         lr=lr,
         state=state.rule,
         slots=state.weight_slots,
-        gradients=gradients or {},
+        gradients={i: replace(gradient, closed=state.pruned.get(i)) for i, gradient in measured.items()},
+        closed=state.pruned,
         exploring=state.exploring,
         network_seed=net.seed,
     )
-    carry_out = functools.partial(apply_delta, seed=seed, evolution=state.evolutions, threads=threads)
-    count = len(net.layers)
-    before = [layer.nnz for layer in net.layers]
-    pruned, dropped, grown = [0] * count, [0] * count, [0] * count
-    if pruning is not None:
-        for layer in net.layers:
-            if not pruning.applies_to(layer.index, count):
-                continue
-            delta, _ = pruning.delta(layer, threads)
-            if delta is not None:
-                pruned[layer.index], _ = _change(delta)
-                carry_out(layer, state.weight_slots[layer.index], delta)
+    carry_out = functools.partial(apply_delta, seed=seed, evolution=number, threads=threads)
     if topology is not None:
         chosen = [layer for layer in net.layers if topology.applies_to(layer.index, count)]
         for layer, delta in topology.plan(chosen, signals):
@@ -168,6 +252,7 @@ def evolve_network(
                     "evolve returns a TopologyDelta or None"
                 )
             if delta is not None:
+                _check_closed(topology, layer, delta, state)
                 out, came = _change(delta)
                 dropped[layer.index] += out
                 grown[layer.index] += came
@@ -177,9 +262,18 @@ def evolve_network(
     for exploration in state.exploring.values():
         exploration.layer.pattern.transpose(threads)
     changes = tuple(
-        LayerChange(i, before[i], pruned[i], dropped[i], grown[i])
+        LayerChange(
+            i,
+            before[i],
+            taken.connections[i],
+            dropped[i],
+            grown[i],
+            folded=taken.folded[i],
+            neurons_pruned=taken.neurons[i],
+            neurons_removed=taken.removed[i],
+        )
         for i in range(count)
-        if pruned[i] or dropped[i] or grown[i]
+        if taken.connections[i] or taken.folded[i] or taken.removed[i] or dropped[i] or grown[i]
     )
     state.evolutions += 1
-    return Evolution(signals.evolution, changes, time.perf_counter() - started)
+    return Evolution(number, changes, time.perf_counter() - started)

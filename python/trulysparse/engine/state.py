@@ -20,6 +20,7 @@ Slots = dict[str, NDArray[np.float32]]
 
 _RULE = "topology."
 _EXPLORING = "exploring."
+_PRUNED = "pruned.layers."
 
 
 @dataclass
@@ -43,10 +44,16 @@ class TrainState:
     weight_slots, bias_slots : list of dict
         Optimizer state of each layer: float32 arrays in pattern order (a topology rule may keep some too), and one
         value a neuron.
+    activation_slots : list of dict of dict
+        Optimizer state of what is trained in each layer's activation, by parameter.
     rule : RuleState
         What the topology rule remembers.
     exploring : dict of int to Exploration
         By layer, connections that are trained without taking part in the output.
+    pruned : dict of int to ndarray of bool
+        By layer, the neurons that are closed to new connections for good, because they were pruned.
+    removed : list of int
+        Neurons that compactions took out of each hidden layer; empty if none ever did.
     """
 
     step: int = 0
@@ -60,8 +67,11 @@ class TrainState:
     evolve_seconds: float = 0.0
     weight_slots: list[Slots] = field(default_factory=list, repr=False)
     bias_slots: list[Slots] = field(default_factory=list, repr=False)
+    activation_slots: list[dict[str, Slots]] = field(default_factory=list, repr=False)
     rule: RuleState = field(default_factory=RuleState, repr=False)
     exploring: dict[int, Exploration] = field(default_factory=dict, repr=False)
+    pruned: dict[int, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
+    removed: list[int] = field(default_factory=list)
 
     @classmethod
     def fresh(cls, net: SparseMLP, optimizer: Optimizer, topology: Topology | None = None) -> TrainState:
@@ -70,12 +80,20 @@ class TrainState:
         return cls(
             weight_slots=[{s: _kernels.aligned_zeros(layer.nnz) for s in slots} for layer in net.layers],
             bias_slots=[{s: _kernels.aligned_zeros(layer.n_out) for s in optimizer.slots} for layer in net.layers],
+            activation_slots=[
+                {
+                    name: {s: _kernels.aligned_zeros(array.size) for s in optimizer.slots}
+                    for name, array in layer.activation_parameters.items()
+                }
+                for layer in net.layers
+            ],
         )
 
     def counters(self) -> dict[str, Any]:
         """Return the numbers (not the slots), for a checkpoint's metadata."""
         counters = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _COUNTERS}
-        return counters | ({"rule": self.rule.numbers} if self.rule.numbers else {})
+        more = {"rule": self.rule.numbers, "removed": self.removed}
+        return counters | {name: value for name, value in more.items() if value}
 
     def memory(self, net: SparseMLP) -> dict[str, int]:
         """Return the bytes that the run holds between two steps, by what they are for.
@@ -87,7 +105,9 @@ class TrainState:
             connections; "optimizer": the slots of all of them; "rule": what the topology rule remembers in memory;
             "rule_files": and in files that are mapped to memory.
         """
-        slots = [*self.weight_slots, *self.bias_slots, *(e.slots for e in self.exploring.values())]
+        trained = [slots for parameters in self.activation_slots for slots in parameters.values()]
+        explored = [exploration.slots for exploration in self.exploring.values()]
+        slots = [*self.weight_slots, *self.bias_slots, *trained, *explored]
         held = list(self.rule.tensors.values())
         mapped = sum(a.nbytes for a in held if isinstance(a, np.memmap))
         return {
@@ -110,13 +130,22 @@ def _layer_bytes(layer: SparseLayer) -> int:
     return layer.pattern.nbytes + index + layer.values.nbytes + layer.bias.nbytes
 
 
-_COUNTERS = {f.name for f in fields(TrainState)} - {"weight_slots", "bias_slots", "rule", "exploring"}
+_COUNTERS = {f.name for f in fields(TrainState)} - {
+    "weight_slots",
+    "bias_slots",
+    "activation_slots",
+    "rule",
+    "pruned",
+    "removed",
+    "exploring",
+}
 
 
 def state_tensors(state: TrainState) -> dict[str, NDArray[Any]]:
     """Return slots, explored connections and the rule's tensors under the names that a checkpoint gives them."""
     named: dict[str, NDArray[Any]] = {**_slot_tensors(state)}
     named |= {_RULE + name: array for name, array in state.rule.tensors.items()}
+    named |= {f"{_PRUNED}{layer}": closed for layer, closed in state.pruned.items()}
     for i, exploration in state.exploring.items():
         named[f"{_EXPLORING}{i}.cells"] = exploration.layer.pattern.cells()
         named[f"{_EXPLORING}{i}.weights"] = exploration.layer.values
@@ -143,10 +172,16 @@ def _explorations(net: SparseMLP, state: TrainState, tensors: Mapping[str, NDArr
 
 
 def _slot_tensors(state: TrainState) -> dict[str, NDArray[np.float32]]:
-    return {
+    named = {
         f"optimizer.layers.{i}.{part}.{slot}": array
         for part, layers in (("weights", state.weight_slots), ("bias", state.bias_slots))
         for i, slots in enumerate(layers)
+        for slot, array in slots.items()
+    }
+    return named | {
+        f"optimizer.layers.{i}.activation.{name}.{slot}": array
+        for i, parameters in enumerate(state.activation_slots)
+        for name, slots in parameters.items()
         for slot, array in slots.items()
     }
 
@@ -168,6 +203,7 @@ def restore_state(
     state = TrainState.fresh(net, optimizer, topology)
     numbers = dict(counters)
     state.rule.numbers.update(numbers.pop("rule", {}))
+    state.removed = list(numbers.pop("removed", []))
     unknown = set(numbers) ^ _COUNTERS
     if unknown:
         raise CheckpointError(f"the checkpoint's counters do not match this version's: {', '.join(sorted(unknown))}")
@@ -179,6 +215,14 @@ def restore_state(
         array[...] = saved
     for key, value in numbers.items():
         setattr(state, key, value)
+    for name, closed in tensors.items():
+        if name.startswith(_PRUNED):
+            index = int(name[len(_PRUNED) :])
+            if index >= len(net.layers) or closed.shape != (net.layers[index].n_out,) or closed.dtype != np.bool_:
+                raise CheckpointError(
+                    f"checkpoint tensor {name} is {closed.dtype} of shape {closed.shape}, expected one bool a neuron"
+                )
+            state.pruned[index] = closed.copy()
     # a rule changes its arrays in place, and what a file was read into may not be written to
     state.rule.tensors.update({n[len(_RULE) :]: a.copy() for n, a in tensors.items() if n.startswith(_RULE)})
     state.exploring.update(_explorations(net, state, tensors))
@@ -187,11 +231,12 @@ def restore_state(
 
 @dataclass(frozen=True)
 class NetworkSnapshot:
-    """A copy of a network's patterns, weights and biases, to return to."""
+    """A copy of a network's patterns, weights, biases and trained activations, to return to."""
 
     patterns: tuple[Pattern, ...]
     values: tuple[NDArray[np.float32], ...]
     biases: tuple[NDArray[np.float32], ...]
+    activations: tuple[Slots, ...]  # of each layer, by parameter
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return the snapshot as named tensors."""
@@ -201,6 +246,8 @@ class NetworkSnapshot:
             named[f"layers.{i}.col_idx"] = pattern.col_idx
             named[f"layers.{i}.weights"] = values
             named[f"layers.{i}.bias"] = bias
+        for i, parameters in enumerate(self.activations):
+            named |= {f"layers.{i}.activation.{name}": array for name, array in parameters.items()}
         return named
 
     @classmethod
@@ -215,18 +262,22 @@ class NetworkSnapshot:
         try:
             patterns = tuple(
                 Pattern(
-                    layer.n_in,
-                    layer.n_out,
+                    tensors[f"layers.{i}.row_ptr"].size - 1,  # not as the net is now: it may have been compacted since
+                    tensors[f"layers.{i}.bias"].size,
                     tensors[f"layers.{i}.row_ptr"].astype(_kernels.offset_dtype(tensors[f"layers.{i}.col_idx"].size)),
                     tensors[f"layers.{i}.col_idx"],
                 )
-                for i, layer in enumerate(net.layers)
+                for i in range(len(net.layers))
             )
             values = tuple(tensors[f"layers.{i}.weights"] for i in range(len(net.layers)))
             biases = tuple(tensors[f"layers.{i}.bias"] for i in range(len(net.layers)))
+            activations = tuple(
+                {name: tensors[f"layers.{i}.activation.{name}"] for name in layer.activation_parameters}
+                for i, layer in enumerate(net.layers)
+            )
         except KeyError as error:
             raise CheckpointError(f"the snapshot of the best network lacks tensor {error}") from error
-        return cls(patterns, values, biases)
+        return cls(patterns, values, biases, activations)
 
 
 def snapshot_network(net: SparseMLP) -> NetworkSnapshot:
@@ -235,15 +286,24 @@ def snapshot_network(net: SparseMLP) -> NetworkSnapshot:
         tuple(layer.pattern for layer in net.layers),
         tuple(layer.values.copy() for layer in net.layers),
         tuple(layer.bias.copy() for layer in net.layers),
+        tuple({name: array.copy() for name, array in layer.activation_parameters.items()} for layer in net.layers),
     )
 
 
 def restore_network(net: SparseMLP, snapshot: NetworkSnapshot) -> None:
-    """Put a snapshot's patterns, weights and biases back into `net`."""
-    for layer, pattern, values, bias in zip(
-        net.layers, snapshot.patterns, snapshot.values, snapshot.biases, strict=True
+    """Put a snapshot's patterns, weights, biases and trained activations back, and neurons that were removed since."""
+    for layer, pattern, values, bias, parameters in zip(
+        net.layers, snapshot.patterns, snapshot.values, snapshot.biases, snapshot.activations, strict=True
     ):
         fresh = _kernels.aligned_empty(values.shape)
         fresh[...] = values
-        layer.replace(pattern, fresh)
-        layer.bias[...] = bias
+        own = _restored(layer.bias, bias)
+        trained = {name: _restored(layer.activation_parameters[name], array) for name, array in parameters.items()}
+        layer.replace(pattern, fresh, own, trained)
+
+
+def _restored(living: NDArray[np.float32], saved: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the living array filled with what was saved, or a new one where neurons are back."""
+    array = living if living.size == saved.size else _kernels.aligned_empty(saved.size)
+    array[...] = saved
+    return array

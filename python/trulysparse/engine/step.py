@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,13 +35,14 @@ class _Hidden:
     activation: Stored
     negative: Bits | None
     kept: Bits | None
+    z: Floats | None  # before a trained activation
 
 
 class _Workspace:
     """Activations of one micro-batch; a delta overwrites its activation in place."""
 
     def __init__(self, net: SparseMLP, ld: int, dtype: np.dtype[Any]) -> None:
-        self.ld = ld
+        self.ld, self.sizes = ld, net.sizes
         self.inputs = _kernels.aligned_zeros((net.sizes[0], ld))
         self.hidden = []
         for layer, threshold in zip(net.layers[:-1], net.dropout_thresholds, strict=True):
@@ -51,6 +52,7 @@ class _Workspace:
                     _kernels.aligned_zeros((layer.n_out, ld), dtype),
                     np.zeros(bits, np.uint16) if layer.activation[0] == "rectifier" else None,
                     np.zeros(bits, np.uint16) if threshold else None,
+                    _kernels.aligned_zeros((layer.n_out, ld)) if layer.activation_parameters else None,
                 )
             )
         self.output = _kernels.aligned_zeros((net.sizes[-1], ld))
@@ -69,6 +71,10 @@ class _Workspace:
 def _as_float32(stored: Stored) -> Floats:
     """Return stored activations as numbers: bfloat16 is the upper half of float32."""
     return (stored.astype(np.uint32) << 16).view(np.float32) if stored.dtype == np.uint16 else stored  # type: ignore[return-value]  # the dtypes of Stored
+
+
+def _like(arrays: Mapping[str, Floats]) -> dict[str, Floats]:
+    return {name: _kernels.aligned_zeros(array.size) for name, array in arrays.items()}
 
 
 class Engine:
@@ -129,8 +135,10 @@ class Engine:
         self._gradients: list[Floats] = []
         self._explored: dict[int, Floats] = {}
         self._by_target: list[Floats] = []
-        self._bias_gradients = [_kernels.aligned_zeros(layer.n_out) for layer in net.layers]
-        self._bias_parts = [_kernels.aligned_zeros(layer.n_out) for layer in net.layers]
+        self._bias_gradients: list[Floats] = []
+        self._bias_parts: list[Floats] = []
+        self._activation_gradients: list[dict[str, Floats]] = []
+        self._activation_parts: list[dict[str, Floats]] = []
 
     def train_batch(
         self, inputs: Inputs, targets: NDArray[Any], rows: NDArray[np.int64], lr: float
@@ -220,7 +228,12 @@ class Engine:
         width = batch if self.micro_batch is None else min(self.micro_batch, batch)
         ld = self._row_length(width)
         space = self._workspace
-        if space is None or space.ld != ld:
+        if space is None or space.ld != ld or space.sizes != self.net.sizes:
+            if space is None or space.sizes != self.net.sizes:  # neurons were removed, or put back
+                self._bias_gradients = [_kernels.aligned_zeros(layer.n_out) for layer in self.net.layers]
+                self._bias_parts = [_kernels.aligned_zeros(layer.n_out) for layer in self.net.layers]
+                self._activation_gradients = [_like(layer.activation_parameters) for layer in self.net.layers]
+                self._activation_parts = [_like(layer.activation_parameters) for layer in self.net.layers]
             self._workspace = space = _Workspace(self.net, ld, self._stored)
         return width, -(-batch // width), space
 
@@ -249,9 +262,9 @@ class Engine:
             _kernels.forward(
                 layer.view,
                 x,
-                hidden.activation,
-                activation=layer.activation,
-                dropout_threshold=threshold,
+                hidden.activation if hidden.z is None else hidden.z,
+                activation=layer.fused_activation,
+                dropout_threshold=threshold if hidden.z is None else 0,
                 negative=hidden.negative,
                 kept=hidden.kept,
                 seed=self.seed,
@@ -261,6 +274,19 @@ class Engine:
                 by_target=weights,
                 threads=threads,
             )
+            if hidden.z is not None:
+                _kernels.trained_forward(
+                    hidden.z,
+                    hidden.activation,
+                    layer.activation_parameters,
+                    dropout_threshold=threshold,
+                    kept=hidden.kept,
+                    seed=self.seed,
+                    layer=layer.index,
+                    step=self.state.step,
+                    column_offset=column,
+                    threads=threads,
+                )
             x = hidden.activation
         last = net.layers[-1]
         _kernels.forward(last.view, x, space.output, activation=last.activation, by_target=ordered[-1], threads=threads)
@@ -284,24 +310,38 @@ class Engine:
             if index == 0:
                 _kernels.backward(layer.view, dy, space.inputs, None, sink=sink, threads=threads)
                 break
-            hidden = space.hidden[index - 1]
+            hidden, below, threshold = space.hidden[index - 1], net.layers[index - 1], net.dropout_thresholds[index - 1]
             _kernels.backward(
                 layer.view,
                 dy,
                 hidden.activation,
                 hidden.activation,
-                row_sum=biases[index - 1],
-                below=net.layers[index - 1].activation,
-                below_dropout_threshold=net.dropout_thresholds[index - 1],
+                row_sum=biases[index - 1] if hidden.z is None else None,
+                below=below.fused_activation,
+                below_dropout_threshold=threshold if hidden.z is None else 0,
                 below_negative=hidden.negative,
                 below_kept=hidden.kept,
                 sink=sink,
                 threads=threads,
             )
+            if hidden.z is not None:
+                _kernels.trained_backward(
+                    hidden.z,
+                    hidden.activation,
+                    below.activation_parameters,
+                    (self._activation_gradients if first else self._activation_parts)[index - 1],
+                    row_sum=biases[index - 1],
+                    dropout_threshold=threshold,
+                    kept=hidden.kept,
+                    threads=threads,
+                )
             dy = hidden.activation
         if not first:
             for total, more in zip(self._bias_gradients, self._bias_parts, strict=True):
                 total += more
+            for totals, parts in zip(self._activation_gradients, self._activation_parts, strict=True):
+                for name, part in parts.items():
+                    totals[name] += part
 
     def _show(self, index: int, dy: Stored, x: Stored, first: bool) -> None:
         """Let the rule see the gradient of a layer, while what it is made of is still there."""
@@ -358,11 +398,12 @@ class Engine:
         return self._gradients[index]
 
     def _finish(self, fused: bool, lr: float) -> None:
-        """Move biases, and weights where the sink did not."""
+        """Move biases and what is trained in activations, and weights where the sink did not."""
         state, optimizer, threads = self.state, self.optimizer, self.threads
         if optimizer.clip_norm is not None:
+            trained = [gradient for gradients in self._activation_gradients for gradient in gradients.values()]
             explored = [self._explored[i] for i, e in state.exploring.items() if e.nnz]
-            self._clip([*self._gradients, *explored, *self._bias_gradients], optimizer.clip_norm)
+            self._clip([*self._gradients, *explored, *self._bias_gradients, *trained], optimizer.clip_norm)
         step = state.step + 1
         for layer, weight_slots, bias_slots, bias_gradient in zip(
             self.net.layers, state.weight_slots, state.bias_slots, self._bias_gradients, strict=True
@@ -389,6 +430,11 @@ class Engine:
                         l2=self._l2(layer.index, 1),
                     )
             optimizer.update(layer.bias, bias_gradient, bias_slots, lr=lr, step=step, threads=threads)
+        for layer, slots, gradients in zip(
+            self.net.layers, state.activation_slots, self._activation_gradients, strict=True
+        ):
+            for name, values in layer.activation_parameters.items():
+                optimizer.update(values, gradients[name], slots[name], lr=lr, step=step, threads=threads, decay=False)
 
     def _clip(self, gradients: Sequence[Floats], limit: float) -> None:
         """Scale all gradients together so that their joint Euclidean norm is at most `limit`."""

@@ -6,11 +6,15 @@ from trulysparse.model.activations import (
     AllReLU,
     LeakyReLU,
     Linear,
+    PReLU,
     ReLU,
     Sigmoid,
+    SReLU,
     Tanh,
     get_activation,
 )
+from trulysparse.model.compaction import Compaction
+from trulysparse.model.dense_baseline import small_dense, small_dense_sizes
 from trulysparse.model.density import ERK, Density, ErdosRenyi, Given, Uniform, get_density
 from trulysparse.model.frozen import FrozenLayer, FrozenMLP
 from trulysparse.model.inference import Evaluation
@@ -21,7 +25,6 @@ from trulysparse.model.losses import BinaryCrossEntropy, CrossEntropy, Loss, Mea
 from trulysparse.model.mlp import SparseMLP
 from trulysparse.model.pattern import Pattern
 from trulysparse.model.serialize import load, read_tensors, write_tensors
-from trulysparse.model.small_dense import small_dense, small_dense_sizes
 from trulysparse.model.summary import LayerSummary, Summary
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "Activation",
     "AllReLU",
     "BinaryCrossEntropy",
+    "Compaction",
     "CrossEntropy",
     "Density",
     "ErdosRenyi",
@@ -46,8 +50,10 @@ __all__ = [
     "Loss",
     "MeanSquaredError",
     "Normal",
+    "PReLU",
     "Pattern",
     "ReLU",
+    "SReLU",
     "Sigmoid",
     "SparseLayer",
     "SparseMLP",

@@ -3,8 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from trulysparse import _kernels
+from trulysparse.errors import ConfigError
 from trulysparse.model.registry import Configurable, Registry, check_integer, check_number
 
 __all__ = [
@@ -13,15 +20,19 @@ __all__ = [
     "AllReLU",
     "LeakyReLU",
     "Linear",
+    "PReLU",
     "ReLU",
+    "SReLU",
     "Sigmoid",
     "Tanh",
     "get_activation",
 ]
 
+F32 = npt.NDArray[np.float32]
+
 
 class Activation(Configurable):
-    """Base of all activations."""
+    """Base of all activations. `PReLU` and `SReLU` have parameters that are trained with the weights."""
 
     def resolve(self, hidden_number: int) -> tuple[str, float]:
         """Return what the kernels apply in one hidden layer.
@@ -34,7 +45,7 @@ class Activation(Configurable):
         Returns
         -------
         kind : str
-            "linear", "rectifier", "sigmoid" or "tanh".
+            "linear", "rectifier", "sigmoid" or "tanh"; "prelu" or "srelu" for those with parameters.
         slope : float
             Slope of a rectifier at and below zero; 0 for the others.
 
@@ -47,6 +58,29 @@ class Activation(Configurable):
 
     def _kernel(self, hidden_number: int) -> tuple[str, float]:
         raise NotImplementedError(f"{type(self).__name__} must define _kernel")
+
+    def parameter_lengths(self, n_out: int) -> dict[str, int]:
+        """Return how many trained values of each name a layer of `n_out` neurons has; none for fixed activations."""
+        return {}
+
+    def draw_parameters(self, n_out: int, *, seed: int, layer: int, threads: int | None = None) -> dict[str, F32]:
+        """Return the first values of the trained parameters of one layer.
+
+        Parameters
+        ----------
+        n_out
+            Neurons of the layer.
+        seed, layer
+            Of the draws: with a neuron's number they are all that its values depend on.
+        threads
+            None: all cores.
+
+        Returns
+        -------
+        parameters : dict of str to ndarray
+            float32 arrays of the lengths that `parameter_lengths` says.
+        """
+        return {}
 
 
 ACTIVATIONS: Registry[Activation] = Registry("activation", Activation)
@@ -144,3 +178,117 @@ class Linear(Activation):
 
     def _kernel(self, hidden_number: int) -> tuple[str, float]:
         return "linear", 0.0
+
+
+@ACTIVATIONS.register("prelu")
+@dataclass(frozen=True)
+class PReLU(Activation):
+    """Parametric ReLU: x above zero, slope * x below, the slope trained.  He et al. 2015, arXiv:1502.01852, eq. 1.
+
+    The optimizer moves the slopes like biases, without weight decay. A training step keeps the sums before the
+    activation, one float32 a neuron and sample more than `LeakyReLU`.
+
+    Parameters
+    ----------
+    slope
+        First value of every slope, in [-1, 1].
+    shared
+        One slope for a layer instead of one for each of its neurons. Its gradient is the sum of theirs, so it moves
+        faster and wants a smaller learning rate.
+
+    Raises
+    ------
+    ConfigError
+        `slope` is out of range, or `shared` neither true nor false.
+    """
+
+    slope: float = 0.25
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slope", check_number(self.slope, "slope of PReLU", low=-1, high=1))
+        if not isinstance(self.shared, (bool, np.bool_)):
+            raise ConfigError(f"shared of PReLU must be true or false, got {self.shared!r}")
+        object.__setattr__(self, "shared", bool(self.shared))
+
+    def _kernel(self, hidden_number: int) -> tuple[str, float]:
+        return "prelu", 0.0
+
+    def parameter_lengths(self, n_out: int) -> dict[str, int]:
+        return {"slope": 1 if self.shared else n_out}
+
+    def draw_parameters(self, n_out: int, *, seed: int, layer: int, threads: int | None = None) -> dict[str, F32]:
+        return {name: _filled(length, self.slope) for name, length in self.parameter_lengths(n_out).items()}
+
+
+@ACTIVATIONS.register("srelu")
+@dataclass(frozen=True)
+class SReLU(Activation):
+    """S-shaped ReLU: three straight pieces a neuron, their thresholds and outer slopes trained.
+
+    Below l = left_threshold it is l + left_slope * (x - l), above r = l + abs(right_threshold) it is
+    r + right_slope * (x - r), and x between.  Jin et al. 2016, arXiv:1512.07030, eq. 1. Storing the right threshold as
+    a distance keeps the two in order whatever training does; the default first values are those of keras-contrib. The
+    optimizer moves all four like biases, without weight decay. A training step keeps the sums before the
+    activation, one float32 a neuron and sample more than a fixed activation.
+
+    Parameters
+    ----------
+    left_threshold, left_slope, right_threshold, right_slope
+        First values: a number for all neurons, or two, between which each neuron's is drawn uniformly.
+
+    Raises
+    ------
+    ConfigError
+        A value that is neither a finite number nor two in ascending order.
+    """
+
+    left_threshold: float | tuple[float, float] = 0.0
+    left_slope: float | tuple[float, float] = (0.0, 1.0)
+    right_threshold: float | tuple[float, float] = (0.0, 5.0)
+    right_slope: float | tuple[float, float] = 1.0
+
+    def __post_init__(self) -> None:
+        for name in _SRELU:
+            object.__setattr__(self, name, _check_start(getattr(self, name), f"{name} of SReLU"))
+
+    def _kernel(self, hidden_number: int) -> tuple[str, float]:
+        return "srelu", 0.0
+
+    def parameter_lengths(self, n_out: int) -> dict[str, int]:
+        return dict.fromkeys(_SRELU, n_out)
+
+    def draw_parameters(self, n_out: int, *, seed: int, layer: int, threads: int | None = None) -> dict[str, F32]:
+        drawn = {}
+        neurons = np.arange(n_out, dtype=np.uint64)
+        for step, name in enumerate(_SRELU, start=1):  # step 0 of this purpose belongs to the weights
+            start = getattr(self, name)
+            if not isinstance(start, tuple):
+                drawn[name] = _filled(n_out, start)
+                continue
+            unit = _kernels.draw_values_at(
+                neurons, n_out, "uniform", 1.0, seed=seed, purpose="weights", layer=layer, step=step, threads=threads
+            )
+            low, high = start
+            drawn[name] = _filled(n_out, low + (high - low) * (unit.astype(np.float64) + 1) / 2)
+        return drawn
+
+
+_SRELU = ("left_threshold", "left_slope", "right_threshold", "right_slope")
+
+
+def _filled(length: int, values: float | npt.NDArray[np.float64]) -> F32:
+    array = _kernels.aligned_empty(length)
+    array[...] = values
+    return array
+
+
+def _check_start(value: Any, name: str) -> float | tuple[float, float]:
+    """Return a first value or the range of first values, checked."""
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        if len(value) == 2:
+            low, high = (check_number(end, f"each end of {name}") for end in value)
+            if low <= high:
+                return low, high
+        raise ConfigError(f"{name} must be a number, or two in ascending order such as (0.0, 1.0), got {value!r}")
+    return check_number(value, name)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ class FrozenLayer:
         float32 (n_out,).
     activation
         ``(kind, slope)``.
+    activation_parameters
+        What was trained in the activation, which is then ``("linear", 0.0)``; see `SparseLayer`.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class FrozenLayer:
         weights: F32,
         bias: F32,
         activation: tuple[str, float],
+        activation_parameters: Mapping[str, F32] | None = None,
     ) -> None:
         self.n_in, self.n_out, self.activation = n_in, n_out, activation
+        self.activation_parameters = dict(activation_parameters or {})
         self._arrays = col_ptr, row_idx, weights, bias
         self._handle: _kernels.FrozenLayer | None = None
 
@@ -61,7 +65,7 @@ class FrozenLayer:
     @property
     def nbytes(self) -> int:
         """Bytes of its arrays."""
-        return sum(array.nbytes for array in self._arrays)
+        return sum(array.nbytes for array in (*self._arrays, *self.activation_parameters.values()))
 
     @property
     def nnz(self) -> int:
@@ -72,7 +76,9 @@ class FrozenLayer:
     def handle(self) -> _kernels.FrozenLayer:
         """What the kernels take."""
         if self._handle is None:
-            self._handle = _kernels.frozen_layer(self.n_in, self.n_out, *self._arrays, self.activation)
+            self._handle = _kernels.frozen_layer(
+                self.n_in, self.n_out, *self._arrays, self.activation, trained=self.activation_parameters or None
+            )
         return self._handle
 
     def forward(self, x: F32, y: F32, threads: int) -> None:

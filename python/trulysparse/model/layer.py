@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from trulysparse.model.pattern import Pattern
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["SparseLayer"]
+__all__ = ["LINEAR", "SparseLayer"]
 
 F32 = npt.NDArray[np.float32]
 
@@ -33,6 +34,9 @@ def _check_values(name: str, array: F32, n: int, what: str) -> F32:
     if array.shape != (n,):
         raise ShapeError(f"{name} must have shape ({n},), one {what}, got {array.shape}")
     return array
+
+
+LINEAR = ("linear", 0.0)
 
 
 class SparseLayer:
@@ -52,6 +56,9 @@ class SparseLayer:
         ``(kind, slope)`` as `Activation.resolve` gives it; ("linear", 0.0) for the output layer.
     initializer
         Draws the values of grown connections.
+    activation_parameters
+        What is trained in the activation, as `Activation.draw_parameters` gives it: float32 arrays (n_out,), or (1,)
+        for a shared slope; kept, not copied. Empty for fixed activations.
 
     Raises
     ------
@@ -69,21 +76,26 @@ class SparseLayer:
         bias: F32,
         activation: tuple[str, float],
         initializer: Initializer,
+        activation_parameters: Mapping[str, F32] | None = None,
     ) -> None:
         self.index = index
         self.activation = activation
         self.initializer = initializer
         self.version = 0
         self._view: _kernels.LayerView | None = None
-        self._set(pattern, values, bias)
+        self._set(pattern, values, bias, activation_parameters or {})
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_view": None}  # a view holds addresses
 
-    def _set(self, pattern: Pattern, values: F32, bias: F32) -> None:
+    def _set(self, pattern: Pattern, values: F32, bias: F32, activation_parameters: Mapping[str, F32]) -> None:
         values = _check_values("values", values, pattern.nnz, "a connection")
         bias = _check_values("bias", bias, pattern.n_out, "a target neuron")
+        for name, array in activation_parameters.items():
+            length = 1 if name == "slope" and len(array) == 1 else pattern.n_out
+            _check_values(f"activation_parameters[{name!r}]", array, length, "a target neuron")
         self._pattern, self._values, self._bias = pattern, values, bias
+        self._activation_parameters = dict(activation_parameters)
 
     @property
     def pattern(self) -> Pattern:
@@ -99,6 +111,16 @@ class SparseLayer:
     def bias(self) -> F32:
         """float32 (n_out,): the living array."""
         return self._bias
+
+    @property
+    def activation_parameters(self) -> dict[str, F32]:
+        """What is trained in the activation, by name: the living arrays; empty for fixed activations."""
+        return self._activation_parameters
+
+    @property
+    def fused_activation(self) -> tuple[str, float]:
+        """What `_kernels.forward` applies; trained activations follow in a pass of their own."""
+        return LINEAR if self._activation_parameters else self.activation
 
     @property
     def n_in(self) -> int:
@@ -140,14 +162,19 @@ class SparseLayer:
 
     def forward(self, x: F32, y: F32, threads: int) -> None:
         """Write ``f(x W + b)``, without dropout, of the activations x (n_in, ld) into y (n_out, ld)."""
-        _kernels.forward(self.view, x, y, activation=self.activation, threads=threads)
+        _kernels.forward(self.view, x, y, activation=self.fused_activation, threads=threads)
+        if self._activation_parameters:
+            _kernels.trained_forward(y, y, self._activation_parameters, threads=threads)
 
     def freeze(self, threads: int) -> FrozenLayer:
         """Return the layer as it is now, for prediction alone."""
         col_ptr, row_idx, _ = self._pattern.transpose(threads)
         weights = _kernels.aligned_empty(self.nnz)
         _kernels.weights_by_target(self.view, weights, threads)
-        return FrozenLayer(self.n_in, self.n_out, col_ptr, row_idx, weights, self._bias.copy(), self.activation)
+        parameters = {name: array.copy() for name, array in self._activation_parameters.items()}
+        return FrozenLayer(
+            self.n_in, self.n_out, col_ptr, row_idx, weights, self._bias.copy(), self.fused_activation, parameters
+        )
 
     def __repr__(self) -> str:
         return (
@@ -155,19 +182,29 @@ class SparseLayer:
             f"density={self.density:.4g}, activation={self.activation})"
         )
 
-    def replace(self, pattern: Pattern, values: F32, bias: F32 | None = None) -> None:
+    def replace(
+        self,
+        pattern: Pattern,
+        values: F32,
+        bias: F32 | None = None,
+        activation_parameters: Mapping[str, F32] | None = None,
+    ) -> None:
         """Give the layer another pattern and its weights; `version` goes up.
 
         Parameters
         ----------
         pattern
-            Of the same shape, unless neurons were removed; then `bias` is needed if n_out changed.
+            Of the same shape, unless neurons were removed; then `bias` and `activation_parameters` are needed if
+            n_out changed.
         values
             float32 (nnz,) in the order of `pattern`.
         bias
             None: the biases stay.
+        activation_parameters
+            None: they stay.
         """
-        self._set(pattern, values, self._bias if bias is None else bias)
+        parameters = self._activation_parameters if activation_parameters is None else activation_parameters
+        self._set(pattern, values, self._bias if bias is None else bias, parameters)
         self._view = None
         self.version += 1
 

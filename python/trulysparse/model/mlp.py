@@ -14,12 +14,13 @@ import numpy.typing as npt
 from trulysparse import _kernels
 from trulysparse.errors import CheckpointError, ConfigError, TrulySparseError
 from trulysparse.model.activations import Activation, get_activation
+from trulysparse.model.compaction import Compaction, compact
 from trulysparse.model.density import Density, ErdosRenyi, Given, get_density
 from trulysparse.model.frozen import FrozenMLP
 from trulysparse.model.inference import Stage
 from trulysparse.model.init import Initializer, get_initializer
 from trulysparse.model.inputs import InputScaling
-from trulysparse.model.layer import SparseLayer
+from trulysparse.model.layer import LINEAR, SparseLayer
 from trulysparse.model.losses import Loss, default_loss, get_loss
 from trulysparse.model.memory import check_fits
 from trulysparse.model.pattern import Pattern
@@ -53,8 +54,8 @@ class SparseMLP(Predictor):
         How many connections there are: the global density as a number in (0, 1] (distributed by `ERK`), an
         object such as ``Uniform(0.1)`` or ``Given([...])``, or its configuration.
     activation
-        Of the hidden layers: an object, a name ("relu", "leaky_relu", "all_relu", "sigmoid", "tanh",
-        "linear") or a configuration such as ``{"name": "all_relu", "alpha": 0.6}``.
+        Of the hidden layers: an object, a name ("relu", "leaky_relu", "all_relu", "prelu", "srelu", "sigmoid",
+        "tanh", "linear") or a configuration such as ``{"name": "all_relu", "alpha": 0.6}``.
     dropout
         Part of each hidden layer's units that a training step leaves out, in [0, 1): one number, or one for
         each hidden layer. Rounded to a multiple of 1/65536.
@@ -115,7 +116,11 @@ class SparseMLP(Predictor):
             self.init.draw(pattern, seed=self.seed, layer=layer, threads=self.threads)
             for layer, pattern in enumerate(patterns)
         ]
-        self._fill(patterns, values, [_kernels.aligned_zeros(n) for n in checked[1:]])
+        parameters = [
+            self.activation.draw_parameters(n, seed=self.seed, layer=layer, threads=self.threads)
+            for layer, n in enumerate(checked[1:-1])
+        ]
+        self._fill(patterns, values, [_kernels.aligned_zeros(n) for n in checked[1:]], parameters)
 
     def _settle(
         self,
@@ -140,7 +145,13 @@ class SparseMLP(Predictor):
         self.scaling: InputScaling | None = None
         self._classes: list[str | int] | None = None
 
-    def _fill(self, patterns: Sequence[Pattern], values: Sequence[F32], biases: Sequence[F32]) -> None:
+    def _fill(
+        self,
+        patterns: Sequence[Pattern],
+        values: Sequence[F32],
+        biases: Sequence[F32],
+        parameters: Sequence[Mapping[str, F32]],
+    ) -> None:
         last = len(patterns) - 1
         self.layers: tuple[SparseLayer, ...] = tuple(
             SparseLayer(
@@ -148,8 +159,9 @@ class SparseMLP(Predictor):
                 pattern,
                 w,
                 b,
-                ("linear", 0.0) if index == last else self.activation.resolve(index + 1),
+                LINEAR if index == last else self.activation.resolve(index + 1),
                 self.init,
+                None if index == last else parameters[index],
             )
             for index, (pattern, w, b) in enumerate(zip(patterns, values, biases, strict=True))
         )
@@ -204,6 +216,26 @@ class SparseMLP(Predictor):
             [layer.freeze(some) for layer in self.layers], self.loss, self.scaling, self.classes, threads=wanted
         )
 
+    def compact(self, *, threads: int | None = None) -> Compaction:
+        """Take out what cannot change what the finished network says; `sizes` shrink, predictions stay up to rounding.
+
+        Hidden neurons without incoming connections are constants: what they give goes into the biases of the next
+        layer. Connections into neurons that lead nowhere are deleted, and then all hidden neurons without any
+        connection, but never the last one of a layer. Inputs and outputs stay.
+
+        Parameters
+        ----------
+        threads
+            None: the network's own setting.
+
+        Returns
+        -------
+        Compaction
+            What was removed.
+        """
+        wanted = self.threads if threads is None else check_integer(threads, "threads", low=1)
+        return compact(self, _kernels.resolve_threads(wanted))
+
     def summary(self) -> Summary:
         """Return shapes, connections, densities and bytes, layer by layer; prints as a table."""
         return summarize(f"SparseMLP {'-'.join(map(str, self.sizes))}, loss {self.loss.name}", self.layers)
@@ -238,8 +270,9 @@ class SparseMLP(Predictor):
         Returns
         -------
         tensors : dict of str to ndarray
-            ``layers.{l}.row_ptr`` (int64), ``.col_idx`` (int32), ``.weights``, ``.bias`` (float32), and
-            ``scaling.shift``, ``scaling.factor`` if the network has a scaling. Not copies.
+            ``layers.{l}.row_ptr`` (int64), ``.col_idx`` (int32), ``.weights``, ``.bias`` and, where an activation is
+            trained, ``.activation.{name}`` (float32); ``scaling.shift`` and ``scaling.factor`` if the network has a
+            scaling. Not copies.
         network : dict
             The configuration and the classes' names, in plain values.
         """
@@ -249,6 +282,8 @@ class SparseMLP(Predictor):
             tensors[f"layers.{layer.index}.col_idx"] = layer.pattern.col_idx
             tensors[f"layers.{layer.index}.weights"] = layer.values
             tensors[f"layers.{layer.index}.bias"] = layer.bias
+            for name, array in layer.activation_parameters.items():
+                tensors[f"layers.{layer.index}.activation.{name}"] = array
         if self.scaling is not None:
             tensors["scaling.shift"] = self.scaling.shift
             tensors["scaling.factor"] = self.scaling.factor
@@ -293,7 +328,8 @@ class SparseMLP(Predictor):
                 config["seed"],
                 threads,
             )
-            net._fill(patterns, [values for _, values, _ in layers], [bias for _, _, bias in layers])
+            parameters = [_read_parameters(tensors, net.activation, *shape) for shape in enumerate(sizes[1:-1])]
+            net._fill(patterns, [values for _, values, _ in layers], [bias for _, _, bias in layers], parameters)
             net.classes = network.get("classes")
             if "scaling.shift" in tensors or "scaling.factor" in tensors:
                 shift = _tensor(tensors, "scaling.shift", np.float32, sizes[0])
@@ -359,3 +395,11 @@ def _read_layer(tensors: Mapping[str, Array], index: int, n_in: int, n_out: int)
     bias = _kernels.aligned_empty(n_out)
     bias[...] = _tensor(tensors, f"layers.{index}.bias", np.float32, n_out)
     return pattern, values, bias
+
+
+def _read_parameters(tensors: Mapping[str, Array], activation: Activation, index: int, n_out: int) -> dict[str, F32]:
+    parameters = {}
+    for name, length in activation.parameter_lengths(n_out).items():
+        parameters[name] = _kernels.aligned_empty(length)
+        parameters[name][...] = _tensor(tensors, f"layers.{index}.activation.{name}", np.float32, length)
+    return parameters

@@ -120,6 +120,7 @@ def save(net: SparseMLP, path: str | os.PathLike[str]) -> None:
 
     The file holds, for each layer l from 0, ``layers.{l}.row_ptr`` (int64), ``layers.{l}.col_idx`` (int32),
     ``layers.{l}.weights`` and ``layers.{l}.bias`` (float32), with (n_in, n_out) orientation;
+    ``layers.{l}.activation.{name}`` (float32) where the activation is trained;
     ``scaling.shift`` and ``scaling.factor`` if the network has an input scaling; and its configuration.
 
     Raises

@@ -35,6 +35,8 @@ class LayerSummary:
         The same by target, for the forward pass.
     bias_bytes
         The biases.
+    activation_bytes
+        What is trained in the activation.
     """
 
     index: int
@@ -47,11 +49,13 @@ class LayerSummary:
     index_bytes: int
     second_index_bytes: int
     bias_bytes: int
+    activation_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """All of the layer's bytes, optimizer state not included."""
-        return self.weights_bytes + self.index_bytes + self.second_index_bytes + self.bias_bytes
+        fixed = self.weights_bytes + self.index_bytes + self.second_index_bytes
+        return fixed + self.bias_bytes + self.activation_bytes
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,11 @@ class Summary:
     def biases(self) -> int:
         """Number of biases."""
         return sum(row.n_out for row in self.rows)
+
+    @property
+    def activation_parameters(self) -> int:
+        """Number of values trained in activations."""
+        return sum(row.activation_bytes for row in self.rows) // 4
 
     @property
     def total_bytes(self) -> int:
@@ -146,6 +155,8 @@ class Summary:
             f"{1 - self.density:.1%} of the {self.cells:,} weights of the dense network do not exist; "
             f"{format_bytes(self.total_bytes)} in all, {self.biases:,} biases"
         )
+        if self.activation_parameters:
+            tail += f", {self.activation_parameters:,} activation parameters"
         return "\n".join(
             [
                 self.title,
@@ -196,6 +207,7 @@ def summarize(title: str, layers: Sequence[SparseLayer]) -> Summary:
                 index_bytes=pattern.nbytes,
                 second_index_bytes=layer.nnz * (4 + offset_bytes) + (layer.n_out + 1) * offset_bytes,
                 bias_bytes=layer.bias.nbytes,
+                activation_bytes=sum(array.nbytes for array in layer.activation_parameters.values()),
             )
         )
     return Summary(title, tuple(rows))

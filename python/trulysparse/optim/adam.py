@@ -97,6 +97,7 @@ class Adam(Optimizer):
         step: int,
         threads: int,
         l2: float = 0.0,
+        decay: bool = True,
     ) -> None:
         _kernels.adam_step(
             values,
@@ -107,7 +108,7 @@ class Adam(Optimizer):
             beta1=self.betas[0],
             beta2=self.betas[1],
             eps=self.eps,
-            decay=self.weight_decay,
+            decay=self.weight_decay if decay else 0.0,
             decoupled=self.decoupled,
             step=step,
             l2=l2,

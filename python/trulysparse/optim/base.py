@@ -87,6 +87,7 @@ class Optimizer(Configurable):
         step: int,
         threads: int,
         l2: float = 0.0,
+        decay: bool = True,
     ) -> None:
         """Make one step on whole arrays: biases, and weights where the sink did not.
 
@@ -104,6 +105,8 @@ class Optimizer(Configurable):
             At least 1.
         l2
             As in `sink`.
+        decay
+            False: without weight decay, for what is trained in activations.
         """
         raise NotImplementedError(f"{type(self).__name__} must define update")
 

@@ -104,6 +104,7 @@ class SGD(Optimizer):
         step: int,
         threads: int,
         l2: float = 0.0,
+        decay: bool = True,
     ) -> None:
         _kernels.sgd_step(
             values,
@@ -111,7 +112,7 @@ class SGD(Optimizer):
             gradient,
             lr=lr,
             momentum=self.momentum,
-            decay=self.weight_decay,
+            decay=self.weight_decay if decay else 0.0,
             form=self.decay,
             nesterov=self.nesterov,
             l2=l2,

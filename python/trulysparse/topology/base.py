@@ -271,6 +271,30 @@ class Topology(Configurable):
         """
         return 0.0, 0.0
 
+    def neurons_removed(self, state: RuleState, kept: Sequence[NDArray[np.bool_]]) -> None:
+        """Follow a compaction: take what belongs to the neurons that go out of the arrays that the rule remembers.
+
+        `Topology.slots` follow by themselves. Called before the neurons go; the default serves rules without
+        tensors.
+
+        Parameters
+        ----------
+        state : RuleState
+            What the rule remembers; changed in place.
+        kept : sequence of ndarray of bool
+            For each hidden layer, which of its neurons stay.
+
+        Raises
+        ------
+        ConfigError
+            If the rule remembers arrays and does not say how they follow.
+        """
+        if state.tensors:
+            raise ConfigError(
+                f"{type(self).__name__} remembers arrays ({', '.join(sorted(state.tensors))}) and does not say how "
+                "they follow when neurons are removed; define its neurons_removed, or prune with compact=False"
+            )
+
     def training_flops(self, sparse: float, dense: float) -> float:
         """Return the average FLOPs of a training step for one sample, by the accounting of the RigL paper, appendix H.
 

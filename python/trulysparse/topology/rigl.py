@@ -13,7 +13,7 @@ from trulysparse.errors import ConfigError
 from trulysparse.model import SparseLayer
 from trulysparse.model.registry import check_number, nearest
 from trulysparse.topology.base import Signals, TopologyDelta, register_topology
-from trulysparse.topology.criteria import rewire, smallest_magnitude
+from trulysparse.topology.criteria import rewire, smallest, smallest_magnitude
 from trulysparse.topology.periodic import DropAndGrow
 from trulysparse.topology.schedules import DropSchedule
 
@@ -104,7 +104,8 @@ class RigL(DropAndGrow):
         free = layer.n_in * layer.n_out - layer.nnz + count
         drawn = signals.draw_missing(layer, layer.pattern, min(free, int(self.candidates * count)), mask)
         gradient = signals.gradient(layer).at(drawn)
-        best = np.sort(np.argsort(-np.abs(gradient), kind="stable")[:count])
+        # of equal ones the selection drops the first, growing wants to keep it: so from the end
+        best = smallest(gradient[::-1].copy(), gradient.size - count, layer, signals.threads)[::-1]
         return drawn[best], gradient[best]
 
     def training_flops(self, sparse: float, dense: float) -> float:

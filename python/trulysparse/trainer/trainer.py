@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import numbers
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -278,10 +278,16 @@ class Trainer:
 
     def restore(self, snapshot: NetworkSnapshot) -> None:
         """Put an earlier network back; optimizer state, which belonged to other connections, starts again at zero."""
+        state, sizes = self.state, self.net.sizes
         restore_network(self.net, snapshot)
         fresh = TrainState.fresh(self.net, self.optimizer, self.topology)
-        self.state.weight_slots, self.state.bias_slots = fresh.weight_slots, fresh.bias_slots
-        self.state.exploring = fresh.exploring
+        state.weight_slots, state.bias_slots = fresh.weight_slots, fresh.bias_slots
+        state.activation_slots = fresh.activation_slots
+        if sizes != self.net.sizes:  # neurons are back: what is remembered of the others does not fit any more
+            back = [now - then for then, now in zip(sizes[1:-1], self.net.sizes[1:-1], strict=True)]
+            state.removed = [max(0, n - more) for n, more in zip(state.removed or [0] * len(back), back, strict=True)]
+            state.pruned, state.rule = fresh.pruned, fresh.rule
+        state.exploring = fresh.exploring
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write network, optimizer state, counters, history and settings to `path`, atomically."""
@@ -460,14 +466,19 @@ class Trainer:
         topology, pruning = (None, None) if state.evolved else self._due(progress)
         measured = topology is not None and topology.wants_gradient
         report = None
+        loss, correct = 0.0, 0
         started = time.perf_counter()
         if measured:
-            loss, correct, gradients = engine.measure_batch(data.inputs, data.targets, rows)
-            if math.isfinite(loss):
-                report = self._evolve(topology, pruning, progress, lr, gradients)
+
+            def measure() -> dict[int, LayerGradient] | None:
+                nonlocal loss, correct
+                loss, correct, gradients = engine.measure_batch(data.inputs, data.targets, rows)
+                return gradients if math.isfinite(loss) else None
+
+            report = self._evolve(topology, pruning, progress, lr, measure)
             state.evolve_seconds += time.perf_counter() - started
         elif topology is not None or pruning is not None:
-            report = self._evolve(topology, pruning, progress, lr, {})
+            report = self._evolve(topology, pruning, progress, lr, None)
             state.evolved = True
             state.evolve_seconds += time.perf_counter() - started
             callbacks.on_evolution(self, report)
@@ -480,7 +491,7 @@ class Trainer:
         state.correct += correct
         state.batch += 1
         state.evolved = False
-        if report is not None:
+        if report is not None and math.isfinite(loss):
             callbacks.on_evolution(self, report)
         return loss
 
@@ -501,7 +512,7 @@ class Trainer:
         pruning: ImportancePruning | None,
         progress: Progress,
         lr: float,
-        gradients: Mapping[int, LayerGradient],
+        gradients: Callable[[], Mapping[int, LayerGradient] | None] | None,
     ) -> Evolution:
         return evolve_network(
             self.net,
@@ -513,6 +524,7 @@ class Trainer:
             progress=progress,
             lr=lr,
             gradients=gradients,
+            rule=self.topology,
         )
 
     def _obey(self, signals: StopSignals) -> None:
