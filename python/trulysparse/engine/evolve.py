@@ -239,6 +239,8 @@ def evolve_network(
         slots=state.weight_slots,
         gradients={i: replace(gradient, closed=state.pruned.get(i)) for i, gradient in measured.items()},
         closed=state.pruned,
+        exploring=state.exploring,
+        network_seed=net.seed,
     )
     carry_out = functools.partial(apply_delta, seed=seed, evolution=number, threads=threads)
     if topology is not None:
@@ -257,6 +259,8 @@ def evolve_network(
                 carry_out(layer, state.weight_slots[layer.index], delta)
     for layer in net.layers:
         layer.pattern.transpose(threads)  # here and not when first used: with these threads
+    for exploration in state.exploring.values():
+        exploration.layer.pattern.transpose(threads)
     changes = tuple(
         LayerChange(
             i,

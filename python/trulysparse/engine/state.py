@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse import _kernels
-from trulysparse.errors import CheckpointError
-from trulysparse.model import Pattern, SparseMLP
+from trulysparse.errors import CheckpointError, TrulySparseError
+from trulysparse.model import Pattern, SparseLayer, SparseMLP
 from trulysparse.optim import Optimizer
-from trulysparse.topology import RuleState, Topology
+from trulysparse.topology import Exploration, RuleState, Topology
 
 Slots = dict[str, NDArray[np.float32]]
 
 _RULE = "topology."
+_EXPLORING = "exploring."
 _PRUNED = "pruned.layers."
 
 
@@ -47,6 +48,8 @@ class TrainState:
         Optimizer state of what is trained in each layer's activation, by parameter.
     rule : RuleState
         What the topology rule remembers.
+    exploring : dict of int to Exploration
+        By layer, connections that are trained without taking part in the output.
     pruned : dict of int to ndarray of bool
         By layer, the neurons that are closed to new connections for good, because they were pruned.
     removed : list of int
@@ -66,6 +69,7 @@ class TrainState:
     bias_slots: list[Slots] = field(default_factory=list, repr=False)
     activation_slots: list[dict[str, Slots]] = field(default_factory=list, repr=False)
     rule: RuleState = field(default_factory=RuleState, repr=False)
+    exploring: dict[int, Exploration] = field(default_factory=dict, repr=False)
     pruned: dict[int, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
     removed: list[int] = field(default_factory=list)
 
@@ -91,11 +95,39 @@ class TrainState:
         more = {"rule": self.rule.numbers, "removed": self.removed}
         return counters | {name: value for name, value in more.items() if value}
 
+    def memory(self, net: SparseMLP) -> dict[str, int]:
+        """Return the bytes that the run holds between two steps, by what they are for.
+
+        Returns
+        -------
+        dict of str to int
+            "network": patterns with their second index, weights and biases; "exploring": the same of explored
+            connections; "optimizer": the slots of all of them; "rule": what the topology rule remembers in memory;
+            "rule_files": and in files that are mapped to memory.
+        """
+        trained = [slots for parameters in self.activation_slots for slots in parameters.values()]
+        explored = [exploration.slots for exploration in self.exploring.values()]
+        slots = [*self.weight_slots, *self.bias_slots, *trained, *explored]
+        held = list(self.rule.tensors.values())
+        mapped = sum(a.nbytes for a in held if isinstance(a, np.memmap))
+        return {
+            "network": sum(map(_layer_bytes, net.layers)),
+            "exploring": sum(_layer_bytes(e.layer) for e in self.exploring.values()),
+            "optimizer": sum(array.nbytes for some in slots for array in some.values()),
+            "rule": sum(a.nbytes for a in held) - mapped,
+            "rule_files": mapped,
+        }
+
     def start_epoch(self, epoch: int) -> None:
         """Begin `epoch` with empty sums."""
         self.epoch, self.batch = epoch, 0
         self.loss_sum, self.correct = 0.0, 0
         self.train_seconds = self.evolve_seconds = 0.0
+
+
+def _layer_bytes(layer: SparseLayer) -> int:
+    index = sum(array.nbytes for array in layer.pattern.transposed)
+    return layer.pattern.nbytes + index + layer.values.nbytes + layer.bias.nbytes
 
 
 _COUNTERS = {f.name for f in fields(TrainState)} - {
@@ -105,13 +137,38 @@ _COUNTERS = {f.name for f in fields(TrainState)} - {
     "rule",
     "pruned",
     "removed",
+    "exploring",
 }
 
 
 def state_tensors(state: TrainState) -> dict[str, NDArray[Any]]:
-    """Return the slots, the rule's tensors and the closed neurons under the names that a checkpoint gives them."""
-    rule = {_RULE + name: array for name, array in state.rule.tensors.items()}
-    return _slot_tensors(state) | rule | {f"{_PRUNED}{layer}": closed for layer, closed in state.pruned.items()}
+    """Return slots, explored connections and the rule's tensors under the names that a checkpoint gives them."""
+    named: dict[str, NDArray[Any]] = {**_slot_tensors(state)}
+    named |= {_RULE + name: array for name, array in state.rule.tensors.items()}
+    named |= {f"{_PRUNED}{layer}": closed for layer, closed in state.pruned.items()}
+    for i, exploration in state.exploring.items():
+        named[f"{_EXPLORING}{i}.cells"] = exploration.layer.pattern.cells()
+        named[f"{_EXPLORING}{i}.weights"] = exploration.layer.values
+        named |= {f"{_EXPLORING}{i}.slots.{slot}": array for slot, array in exploration.slots.items()}
+    return named
+
+
+def _explorations(net: SparseMLP, state: TrainState, tensors: Mapping[str, NDArray[Any]]) -> dict[int, Exploration]:
+    """Read what `state_tensors` wrote of the explored connections."""
+    found = {}
+    for layer in net.layers:
+        prefix = f"{_EXPLORING}{layer.index}."
+        if f"{prefix}cells" not in tensors:
+            continue
+        try:
+            pattern = Pattern.from_cells(layer.n_in, layer.n_out, tensors[f"{prefix}cells"])
+            slots = {slot: tensors[f"{prefix}slots.{slot}"] for slot in state.weight_slots[layer.index]}
+            if any(array.shape != (pattern.nnz,) for array in slots.values()):
+                raise CheckpointError("the optimizer state is not as long as the connections")
+            found[layer.index] = Exploration.build(layer, pattern, tensors[f"{prefix}weights"], slots)
+        except (KeyError, TypeError, TrulySparseError, ValueError) as error:
+            raise CheckpointError(f"the explored connections of layer {layer.index} are damaged: {error}") from error
+    return found
 
 
 def _slot_tensors(state: TrainState) -> dict[str, NDArray[np.float32]]:
@@ -168,6 +225,7 @@ def restore_state(
             state.pruned[index] = closed.copy()
     # a rule changes its arrays in place, and what a file was read into may not be written to
     state.rule.tensors.update({n[len(_RULE) :]: a.copy() for n, a in tensors.items() if n.startswith(_RULE)})
+    state.exploring.update(_explorations(net, state, tensors))
     return state
 
 

@@ -137,6 +137,7 @@ class Engine:
         self.state = TrainState.fresh(net, optimizer, topology)
         self._workspace: _Workspace | None = None
         self._gradients: list[Floats] = []
+        self._explored: dict[int, Floats] = {}
         self._by_target: list[Floats] = []
         self._bias_gradients: list[Floats] = []
         self._bias_parts: list[Floats] = []
@@ -332,6 +333,9 @@ class Engine:
             if self.topology is not None and self.topology.observes:
                 self._show(index, dy, space.sources[index], first)
             sink = _kernels.sink_none() if discard else self._sink(index, fused, lr, first, last)
+            if not discard and index in self.state.exploring:
+                # first: the layer's own pass may write the delta over its input
+                self._explore(index, dy, space.sources[index], fused, lr, first, last)
             if index == 0:
                 _kernels.backward(layer.view, dy, space.inputs, None, sink=sink, threads=threads)
                 break
@@ -376,9 +380,29 @@ class Engine:
             gradient = LayerGradient(net.layers[index], _as_float32(x), _as_float32(dy), self.threads)
             rule.observe(gradient, self.state.rule, first)
 
+    def _explore(self, index: int, dy: Stored, x: Stored, fused: bool, lr: float, first: bool, last: bool) -> None:
+        """Give the explored connections of a layer their gradients."""
+        exploration = self.state.exploring[index]
+        if exploration.nnz == 0:
+            return
+        if fused:
+            sink = self.optimizer.sink(exploration.slots, lr, first, last, l2=self._l2(index, 1))
+        else:
+            gradient = self._explored.get(index)
+            if gradient is None or gradient.size != exploration.nnz:
+                gradient = self._explored[index] = _kernels.aligned_empty(exploration.nnz)
+            sink = _kernels.sink_store(gradient) if first else _kernels.sink_accumulate(gradient)
+        _kernels.backward(exploration.layer.view, dy, x, None, sink=sink, threads=self.threads)
+
+    def _l2(self, index: int, which: int) -> float:
+        """Return what the rule adds to the decay of a layer's connections (0) or of explored ones (1)."""
+        if self.topology is None or not self.topology.applies_to(index, len(self.net.layers)):
+            return 0.0
+        return self.topology.l2(self.net.layers[index])[which]
+
     def _sink(self, index: int, fused: bool, lr: float, first: bool, last: bool) -> _kernels.Sink:
         if fused:
-            return self.optimizer.sink(self.state.weight_slots[index], lr, first, last)
+            return self.optimizer.sink(self.state.weight_slots[index], lr, first, last, l2=self._l2(index, 0))
         gradient = self._gradient(index)
         return _kernels.sink_store(gradient) if first else _kernels.sink_accumulate(gradient)
 
@@ -407,7 +431,8 @@ class Engine:
         state, optimizer, threads = self.state, self.optimizer, self.threads
         if optimizer.clip_norm is not None:
             trained = [gradient for gradients in self._activation_gradients for gradient in gradients.values()]
-            self._clip([*self._gradients, *self._bias_gradients, *trained], optimizer.clip_norm)
+            explored = [self._explored[i] for i, e in state.exploring.items() if e.nnz]
+            self._clip([*self._gradients, *explored, *self._bias_gradients, *trained], optimizer.clip_norm)
         step = state.step + 1
         for layer, weight_slots, bias_slots, bias_gradient in zip(
             self.net.layers, state.weight_slots, state.bias_slots, self._bias_gradients, strict=True
@@ -420,7 +445,19 @@ class Engine:
                     lr=lr,
                     step=step,
                     threads=threads,
+                    l2=self._l2(layer.index, 0),
                 )
+                exploration = state.exploring.get(layer.index)
+                if exploration is not None and exploration.nnz:
+                    optimizer.update(
+                        exploration.layer.values,
+                        self._explored[layer.index],
+                        exploration.slots,
+                        lr=lr,
+                        step=step,
+                        threads=threads,
+                        l2=self._l2(layer.index, 1),
+                    )
             optimizer.update(layer.bias, bias_gradient, bias_slots, lr=lr, step=step, threads=threads)
         for layer, slots, gradients in zip(
             self.net.layers, state.activation_slots, self._activation_gradients, strict=True

@@ -72,6 +72,29 @@ class Initializer(Configurable):
             threads=threads,
         )
 
+    def draw_at(
+        self,
+        cells: Any,
+        *,
+        n_out: int,
+        scale: float | npt.NDArray[np.float32],
+        seed: int,
+        layer: int,
+        threads: int | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Draw the first weights of any cells (uint64): what `draw` gives them where the pattern has this `scale`."""
+        return _kernels.draw_values_at(
+            cells,
+            n_out,
+            self.distribution,
+            scale,
+            seed=seed,
+            purpose="weights",
+            layer=layer,
+            step=0,
+            threads=threads,
+        )
+
     def draw_grown(
         self, cells: Any, pattern: Pattern, *, seed: int, layer: int, step: int, threads: int | None = None
     ) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ from trulysparse.topology.base import (
     register_topology,
 )
 from trulysparse.topology.criteria import globally_smallest, rewire, smallest, smallest_magnitude
+from trulysparse.topology.exploration import Exploration
 from trulysparse.topology.gradient import LayerGradient
 from trulysparse.topology.importance import ImportancePruning, PruningReport, get_pruning
 from trulysparse.topology.periodic import DropAndGrow, Periodic
@@ -26,6 +27,7 @@ from trulysparse.topology.schedules import (
 )
 from trulysparse.topology.set import SET
 from trulysparse.topology.static import Static
+from trulysparse.topology.top_kast import TopKAST
 
 __all__ = [
     "DROP_SCHEDULES",
@@ -35,6 +37,7 @@ __all__ = [
     "CosineDrop",
     "DropAndGrow",
     "DropSchedule",
+    "Exploration",
     "ImportancePruning",
     "LayerGradient",
     "LinearDrop",
@@ -45,6 +48,7 @@ __all__ = [
     "RuleState",
     "Signals",
     "Static",
+    "TopKAST",
     "Topology",
     "TopologyDelta",
     "get_drop_schedule",

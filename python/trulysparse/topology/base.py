@@ -15,6 +15,7 @@ from trulysparse.errors import ConfigError
 from trulysparse.model import Pattern, SparseLayer, SparseMLP
 from trulysparse.model.progress import Progress
 from trulysparse.model.registry import Configurable, Registry
+from trulysparse.topology.exploration import Exploration
 from trulysparse.topology.gradient import LayerGradient, widen_cells
 
 _LAYERS = ("hidden", "all")
@@ -88,6 +89,10 @@ class Signals:
         By layer number, for rules that set `wants_gradient`.
     closed : mapping of int to ndarray of bool, shape (n_out,)
         Target neurons, by layer number, that may get no new connections.
+    exploring : dict of int to Exploration
+        By layer number, the connections that are trained without taking part in the output; the rule's own to change.
+    network_seed : int
+        Seed of the network's first weights.
     """
 
     seed: int
@@ -99,6 +104,8 @@ class Signals:
     slots: Sequence[dict[str, NDArray[np.float32]]] = ()
     gradients: Mapping[int, LayerGradient] = field(default_factory=dict)
     closed: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
+    exploring: dict[int, Exploration] = field(default_factory=dict)
+    network_seed: int = 0
 
     def gradient(self, layer: SparseLayer) -> LayerGradient:
         """Return the gradient of a layer's weights, missing ones included, on the batch at hand.
@@ -177,6 +184,10 @@ class Topology(Configurable):
     of moving the weights."""
     observes: ClassVar[bool] = False
     """True: `observe` is called for every layer at every training step."""
+    explores: ClassVar[bool] = False
+    """True: the rule fills `Signals.exploring`, and acts before the next step whenever that is empty."""
+    allows_pruning: ClassVar[bool] = True
+    """False: importance pruning makes no sense beside the rule, and a trainer refuses it."""
     slots: ClassVar[tuple[str, ...]] = ()
     """Names of float32 arrays of the rule's own that go along with the connections, beside the optimizer's."""
     layers: str = "hidden"
@@ -247,6 +258,18 @@ class Topology(Configurable):
         first : bool
             Whether this is the first micro-batch of the step; the step's gradient is the sum over all.
         """
+
+    def l2(self, layer: SparseLayer) -> tuple[float, float]:
+        """Return what of each weight is added to its gradient, beside the optimizer's own decay.
+
+        Asked at every step for each layer to which the rule applies.
+
+        Returns
+        -------
+        of_connections, of_exploring : float
+            For the layer's connections, and for those that are only explored.
+        """
+        return 0.0, 0.0
 
     def neurons_removed(self, state: RuleState, kept: Sequence[NDArray[np.bool_]]) -> None:
         """Follow a compaction: take what belongs to the neurons that go out of the arrays that the rule remembers.

@@ -155,6 +155,11 @@ class Trainer:
         self.optimizer = SGD() if optimizer is None else get_optimizer(optimizer)
         self.topology = SET() if topology is None else get_topology(topology)
         self.pruning = get_pruning(pruning)
+        if self.pruning is not None and not self.topology.allows_pruning:
+            raise ConfigError(
+                f"{type(self.topology).__name__} decides by itself which connections there are, and would bring back "
+                "what importance pruning removes; leave out pruning, or prune when the run is over (prune(net))"
+            )
         self.batch_size = check_integer(batch_size, "batch_size", low=1)
         self.threads = threads
         self.seed = check_seed(seed)
@@ -282,6 +287,7 @@ class Trainer:
             back = [now - then for then, now in zip(sizes[1:-1], self.net.sizes[1:-1], strict=True)]
             state.removed = [max(0, n - more) for n, more in zip(state.removed or [0] * len(back), back, strict=True)]
             state.pruned, state.rule = fresh.pruned, fresh.rule
+        state.exploring = fresh.exploring
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write network, optimizer state, counters, history and settings to `path`, atomically."""
@@ -493,8 +499,10 @@ class Trainer:
         """Return the rules that act before the next step."""
         state, pruning = self.state, self.pruning
         after_epoch = state.batch == 0 and state.epoch > 0
+        count = len(self.net.layers)
+        unexplored = self.topology.explores and not state.exploring and self.topology.applies_to(0, count)
         return (
-            self.topology if self.topology.due(progress) else None,
+            self.topology if self.topology.due(progress) or unexplored else None,
             pruning if pruning is not None and after_epoch and pruning.due(state.epoch - 1) else None,
         )
 
