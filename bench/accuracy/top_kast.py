@@ -81,13 +81,10 @@ def run(case: grid.Case, place: str) -> dict[str, Any]:
     net = ts.SparseMLP(sizes, density=ts.Uniform(forward), init=init, seed=case["seed"], threads=1)
     optimizer = ts.SGD(lr=ts.Cosine(0.02), momentum=0.9, weight_decay=1e-4, decay="l2")
     trainer, measured = grid.train(case, net, data, topology=rule(case), optimizer=optimizer, epochs=case["epochs"])
-    slots = sum(array.nbytes for layer in trainer.state.weight_slots for array in layer.values())
-    exploring = sum(set_.nbytes for set_ in trainer.state.exploring.values())
-    index = sum(layer.pattern.nbytes + sum(a.nbytes for a in layer.pattern.transposed) for layer in net.layers)
-    master = sum(array.nbytes for array in trainer.state.rule.tensors.values())
+    memory = trainer.state.memory(net)
     return measured | {
-        "working_bytes": index + sum(layer.values.nbytes for layer in net.layers) + slots + exploring,
-        "master_bytes": master,
+        "working_bytes": memory["network"] + memory["exploring"] + memory["optimizer"],
+        "master_bytes": memory["rule"] + memory["rule_files"],
     }
 
 

@@ -59,8 +59,8 @@ def mask_similarity(
 
     Hidden neurons have no order of their own: a network in which two of them change places is the same. With `align`,
     the hidden neurons of `b` are matched to those of `a` so that as many connections as possible coincide: layer by
-    layer the best assignment given the neighbouring layers, until nothing improves. That finds a local optimum, which is
-    why the figure of random masks, matched the same way, stands beside it.
+    layer the best assignment given the neighbouring layers, until nothing improves. That finds a local optimum, which
+    is why the figure of random masks, matched the same way, stands beside it.
 
     Parameters
     ----------

@@ -49,8 +49,8 @@ class Monitor(Callback):
         ``explored`` (and ``explored.N``), the exploration rate; ``evolutions``, ``dropped``, ``grown``, ``pruned`` and
         ``train_seconds``, ``evolve_seconds``, ``eval_seconds`` of the epoch; ``training_flops`` and
         ``dense_training_flops`` since the run began, by the accounting of the RigL paper, and ``kernel_flops``, what
-        the kernels of the training steps did; ``state_bytes`` of patterns, weights and optimizer state, ``peak_bytes`` of
-        the process.
+        the kernels of the training steps did; ``state_bytes`` of network, optimizer and rule, ``peak_bytes`` of the
+        process.
 
     Notes
     -----
@@ -83,9 +83,9 @@ class Monitor(Callback):
         densities : ndarray of float64, shape (changes, layers + 1)
             Of every layer, and of the whole network in the last column.
         """
-        counts = np.array(self.connections, dtype=np.int64).reshape(len(self.steps), -1)
+        counts = np.array(self.connections, dtype=np.int64).reshape(len(self.steps), len(self._cells))
         cells = np.array([*self._cells, sum(self._cells)], dtype=np.float64)
-        whole = np.column_stack([counts, counts.sum(axis=1)]) if len(self.steps) else np.empty((0, cells.size))
+        whole = np.column_stack([counts, counts.sum(axis=1)])
         return np.array(self.steps, dtype=np.int64), whole / cells
 
     def density_at(self, step: int) -> tuple[float, ...]:
@@ -161,7 +161,7 @@ class Monitor(Callback):
                 **{key: sum(some[key] for some in recent) for key in ("dropped", "grown", "pruned")},
                 **{key: row[key] for key in ("train_seconds", "evolve_seconds", "eval_seconds")},
                 **self._flops,
-                "state_bytes": _state_bytes(trainer),
+                "state_bytes": sum(trainer.state.memory(trainer.net).values()),
                 "peak_bytes": _peak_bytes(),
             }
         )
@@ -235,17 +235,6 @@ class Monitor(Callback):
 
 def _united(seen: Pattern, now: Pattern) -> Pattern:
     return Pattern.unite([seen, now])[0] if seen.shape == now.shape else now
-
-
-def _state_bytes(trainer: Trainer) -> int:
-    state = trainer.state
-    arrays: list[NDArray[Any]] = [
-        array for slots in (*state.weight_slots, *state.bias_slots) for array in slots.values()
-    ]
-    arrays += list(state.rule.tensors.values())
-    for layer in trainer.net.layers:
-        arrays += [layer.values, layer.bias, layer.pattern.row_ptr, layer.pattern.col_idx, *layer.pattern.transposed]
-    return sum(array.nbytes for array in arrays)
 
 
 def _peak_bytes() -> int:
