@@ -39,10 +39,14 @@ if TYPE_CHECKING:
     )
     from .optim import SGD, Adam, Constant, Cosine, MultiStep, StepDecay, Warmup
     from .topology import (
+        GMP,
         SET,
+        SNIP,
         ConstantDrop,
         CosineDrop,
         DropAndGrow,
+        GradualPruning,
+        GraNet,
         ImportancePruning,
         LayerGradient,
         LinearDrop,
@@ -95,10 +99,14 @@ _HOMES = {
     ),
     "optim": ("Adam", "Constant", "Cosine", "MultiStep", "SGD", "StepDecay", "Warmup"),
     "topology": (
+        "GMP",
         "SET",
+        "SNIP",
         "ConstantDrop",
         "CosineDrop",
         "DropAndGrow",
+        "GraNet",
+        "GradualPruning",
         "ImportancePruning",
         "LayerGradient",
         "LinearDrop",
@@ -126,8 +134,10 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ERK",
+    "GMP",
     "SET",
     "SGD",
+    "SNIP",
     "Adam",
     "AllReLU",
     "BestModel",
@@ -147,6 +157,8 @@ __all__ = [
     "ErdosRenyi",
     "FrozenMLP",
     "Given",
+    "GraNet",
+    "GradualPruning",
     "HeUniform",
     "History",
     "ImportancePruning",
