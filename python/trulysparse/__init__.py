@@ -52,11 +52,15 @@ if TYPE_CHECKING:
     )
     from .optim import SGD, Adam, Constant, Cosine, MultiStep, StepDecay, Warmup
     from .topology import (
+        GMP,
         SET,
+        SNIP,
         ConstantDrop,
         CosineDrop,
         DropAndGrow,
         DropSchedule,
+        GradualPruning,
+        GraNet,
         ImportancePruning,
         LayerGradient,
         LinearDrop,
@@ -124,11 +128,15 @@ _HOMES = {
     ),
     "optim": ("Adam", "Constant", "Cosine", "MultiStep", "SGD", "StepDecay", "Warmup"),
     "topology": (
+        "GMP",
         "SET",
+        "SNIP",
         "ConstantDrop",
         "CosineDrop",
         "DropAndGrow",
         "DropSchedule",
+        "GraNet",
+        "GradualPruning",
         "ImportancePruning",
         "LayerGradient",
         "LinearDrop",
@@ -158,8 +166,10 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ERK",
+    "GMP",
     "SET",
     "SGD",
+    "SNIP",
     "Adam",
     "AllReLU",
     "BestModel",
@@ -181,8 +191,10 @@ __all__ = [
     "Flops",
     "FrozenMLP",
     "Given",
+    "GraNet",
     "GradientFlow",
     "GradientFlowProbe",
+    "GradualPruning",
     "HeUniform",
     "History",
     "ImportancePruning",

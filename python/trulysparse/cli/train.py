@@ -46,7 +46,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training data")
     parser.add_argument("--batch-size", type=int, metavar="N", help="samples a step")
     parser.add_argument("--lr", type=float, metavar="X", help="learning rate")
-    parser.add_argument("--topology", metavar="NAME", help="how connections change: set, static")
+    parser.add_argument(
+        "--topology", metavar="NAME", help="how connections change: set, rigl, snip, gmp, granet or static"
+    )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="threads; the result does not depend on it (default: all)"
     )

@@ -12,7 +12,10 @@ from trulysparse.topology.base import (
 )
 from trulysparse.topology.criteria import globally_smallest, rewire, smallest, smallest_magnitude
 from trulysparse.topology.exploration import Exploration
+from trulysparse.topology.gmp import GMP
 from trulysparse.topology.gradient import LayerGradient
+from trulysparse.topology.gradual import GradualPruning
+from trulysparse.topology.granet import GraNet
 from trulysparse.topology.importance import ImportancePruning, PruningReport, get_pruning
 from trulysparse.topology.periodic import DropAndGrow, Periodic
 from trulysparse.topology.rigl import RigL
@@ -26,18 +29,23 @@ from trulysparse.topology.schedules import (
     get_drop_schedule,
 )
 from trulysparse.topology.set import SET
+from trulysparse.topology.snip import SNIP
 from trulysparse.topology.static import Static
 from trulysparse.topology.top_kast import TopKAST
 
 __all__ = [
     "DROP_SCHEDULES",
+    "GMP",
     "SET",
+    "SNIP",
     "TOPOLOGIES",
     "ConstantDrop",
     "CosineDrop",
     "DropAndGrow",
     "DropSchedule",
     "Exploration",
+    "GraNet",
+    "GradualPruning",
     "ImportancePruning",
     "LayerGradient",
     "LinearDrop",

@@ -53,10 +53,13 @@ def smallest_magnitude(layer: SparseLayer, count: int, threads: int) -> Mask:
     return smallest(layer.values, count, layer, threads)
 
 
-def globally_smallest(scores: Sequence[F32], count: int, layers: Sequence[SparseLayer], threads: int) -> list[Mask]:
+def globally_smallest(
+    scores: Sequence[F32], count: int, layers: Sequence[SparseLayer], threads: int, *, keep_one: bool = False
+) -> list[Mask]:
     """Mark the survivors, layer by layer, when the `count` smallest |scores| of all layers together are dropped.
 
-    It takes 5 bytes a connection for the time of the call.
+    It takes 5 bytes a connection for the time of the call. With `keep_one` no layer loses all: its largest score
+    stays, and the next smallest of the others goes instead, where there is one.
 
     Raises
     ------
@@ -67,8 +70,13 @@ def globally_smallest(scores: Sequence[F32], count: int, layers: Sequence[Sparse
         if np.isnan(some).any():
             raise _diverged(layer, "its scores hold NaN")
     every = np.concatenate(scores) if scores else np.empty(0, np.float32)
-    mask = _kernels.drop_smallest(every, min(count, every.size), threads)
     bounds = np.cumsum([some.size for some in scores])[:-1]
+    if keep_one:
+        parts = [part for part in np.split(every, bounds) if part.size]
+        for part in parts:
+            part[np.argmax(np.abs(part))] = np.inf
+        count = min(count, every.size - len(parts))
+    mask = _kernels.drop_smallest(every, min(count, every.size), threads)
     return [np.ascontiguousarray(part) for part in np.split(mask, bounds)]
 
 
