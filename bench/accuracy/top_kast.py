@@ -19,7 +19,7 @@ import grid
 import trulysparse as ts
 
 RESULTS = grid.RESULTS / "top_kast.jsonl"
-STRENGTH = 1e-4
+STRENGTH = 1e-3
 
 # (method, forward density, backward density, how the exploration set is chosen, regulariser)
 SETTINGS: list[tuple[str, float, float, str, float]] = [
@@ -77,9 +77,10 @@ def run(case: grid.Case, place: str) -> dict[str, Any]:
     data = grid.load("cifar10", place)
     sizes = (data.n_features, *case["hidden"], data.n_classes)
     forward = 1.0 if case["method"] == "gmp" else case["forward_density"]
-    init = ts.HeUniform(fan_in="sparse")
+    # Top-KAST takes the largest of all first weights: with the scale of a sparse layer they would be far too large.
+    init = ts.Normal(0.03) if case["method"] == "top_kast" else ts.HeUniform(fan_in="sparse")
     net = ts.SparseMLP(sizes, density=ts.Uniform(forward), init=init, seed=case["seed"], threads=1)
-    optimizer = ts.SGD(lr=ts.Cosine(0.02), momentum=0.9, weight_decay=1e-4, decay="l2")
+    optimizer = ts.SGD(lr=ts.Cosine(0.05), momentum=0.9, weight_decay=1e-4, decay="l2")
     trainer, measured = grid.train(case, net, data, topology=rule(case), optimizer=optimizer, epochs=case["epochs"])
     memory = trainer.state.memory(net)
     return measured | {
