@@ -15,8 +15,8 @@ from . import numpy_reference as ref
 from .library_draws import LibraryDraws
 
 SIZES = (12, 20, 15, 4)
-# Relative gap below which a choice between two connections could turn on rounding: 20 times that of float32 sums.
-MARGIN = 2e-5
+# Relative gap below which a choice between two connections could turn on rounding in float32.
+MARGIN = 2e-4
 
 RUNS: dict[str, tuple[ts.Topology, dict[str, Any], float]] = {
     "set": (

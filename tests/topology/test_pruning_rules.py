@@ -324,11 +324,15 @@ def test_settings_are_checked_and_come_back_from_a_configuration() -> None:
         ts.GMP(start=0.9, end=0.5)
     with pytest.raises(ConfigError, match=r"density 0\.5, but density is 0\.1"):
         ts.SNIP(0.1, distribution=ts.Uniform(0.5))
+    with pytest.raises(ConfigError, match="density"):
+        ts.SNIP(0.1, distribution=ts.ErdosRenyi(5))
+    assert ts.SNIP(0.5, distribution=ts.Uniform(0.5)).distribution == {"name": "uniform", "dense_first": False}
     for bad in (0.0, 1.1, True):
         with pytest.raises(ConfigError, match="density"):
             ts.GraNet(bad)
     for rule in (
         ts.SNIP(0.05, scope="layer", distribution={"name": "uniform", "dense_first": True}),
+        ts.SNIP(0.1, scope="layer", distribution=ts.ERK(0.1, power=0.5)),
         ts.GMP(0.2, start=0.1, scope="erk"),
         ts.GraNet(0.2, schedule=ts.LinearDrop(0.1)),
     ):
