@@ -389,6 +389,24 @@ def test_mistakes_get_one_sentence_and_exit_code_2(
     assert words in error and "Traceback" not in error
 
 
+@pytest.mark.parametrize("name", ["rigl", "snip", "gmp", "granet"])
+def test_every_topology_trains_by_its_name(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    dense = [] if name == "rigl" else ["--set", "model.density=1.0"]
+    assert main(["train", *SMALL, *dense, "--topology", name, "--out", str(out)]) == 0
+    assert tomllib.loads((out / "run.toml").read_text())["topology"]["name"] == name
+    net = ts.load(out / "model.safetensors")
+    if name != "rigl":
+        assert net.connections == round(0.1 * (64 * 32 + 32 * 10))
+
+
+def test_an_unknown_topology_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--topology", "rigel", "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert all(name in error for name in ("gmp", "granet", "rigl", "set", "snip", "static"))
+    assert "did you mean 'rigl'" in error
+
+
 def test_resume_refuses_arguments_that_would_change_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *SMALL, "--out", str(tmp_path / "r")]) == 0
     assert main(["train", "--resume", str(tmp_path / "r"), "--lr", "1", "--seed", "2", "--overwrite"]) == 2

@@ -59,7 +59,7 @@ class GradualPruning(Periodic):
         if progress.step >= self.last_step(progress):
             return 1.0
         first, last = self.start * progress.total_steps, self.end * progress.total_steps
-        return min(1.0, max(0.0, (progress.step - first) / (last - first)))
+        return max(0.0, (progress.step - first) / (last - first)) if first < last else 0.0
 
     def initial_densities(self, layers: Sequence[SparseLayer], state: RuleState) -> list[float]:
         """Return the densities before the first update; the first call takes note of them."""

@@ -64,17 +64,17 @@ class SNIP(Topology):
                 f"SNIP's scope must be one of {', '.join(_SCOPES)}, got {scope!r}{nearest(scope, _SCOPES)}"
             )
         self.scope = scope
-        if isinstance(distribution, str):
-            distribution = {"name": distribution}
-        if isinstance(distribution, Mapping):
-            distribution = {"density": self.density, **distribution}
-        self.distribution = get_density(distribution)
-        own = getattr(self.distribution, "density", None)
+        given = distribution.to_config() if isinstance(distribution, Density) else distribution
+        settings = {"name": given} if isinstance(given, str) else dict(given)
+        own = settings.pop("density", self.density)
         if own != self.density:
             raise ConfigError(
-                f"SNIP's distribution has the density {own}, but density is {self.density:g}; "
+                f"SNIP's distribution has the density {own:g}, but density is {self.density:g}; "
                 "give its name alone, such as 'erk' or 'uniform'"
             )
+        self._distribution = get_density(settings | {"density": self.density})
+        # without its density, so that a run file says that once
+        self.distribution = settings["name"] if len(settings) == 1 else settings
 
     def check(self, net: SparseMLP) -> None:
         """Refuse a network that has no more connections than are to be kept."""
@@ -97,7 +97,7 @@ class SNIP(Topology):
             for layer, mask in zip(layers, masks, strict=True):
                 yield layer, TopologyDelta(mask)
             return
-        counts = self.distribution.expected_connections([*(layer.n_in for layer in layers), layers[-1].n_out])
+        counts = self._distribution.expected_connections([*(layer.n_in for layer in layers), layers[-1].n_out])
         for layer, count in zip(layers, counts, strict=True):
             excess = max(0, layer.nnz - max(1, round(count)))
             yield layer, TopologyDelta(smallest(self._scores(layer, signals), excess, layer, signals.threads))
