@@ -252,6 +252,7 @@ void bind_batch(py::module_& m);
 void bind_isa(py::module_& m);
 void bind_layer(py::module_& m);
 void bind_loss(py::module_& m);
+void bind_missing(py::module_& m);
 void bind_pattern(py::module_& m);
 void bind_probe(py::module_& m);
 void bind_rng(py::module_& m);

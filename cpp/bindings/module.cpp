@@ -23,6 +23,7 @@ PYBIND11_MODULE(_core, m) {
     bind_layer(m);
     bind_single(m);
     bind_loss(m);
+    bind_missing(m);
     bind_batch(m);
     bind_probe(m);
 }

@@ -123,6 +123,32 @@ def drop_incoming(
     n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices, targets: Mask, threads: int
 ) -> tuple[Mask, int]: ...
 
+class NotFiniteError(ValueError): ...
+
+def top_missing_gradients(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    mask: Mask | None,
+    x: Floats,
+    dy: Floats,
+    k: int,
+    threads: int,
+) -> tuple[Cells, Floats]: ...
+def top_missing_values(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    mask: Mask | None,
+    dense: Floats,
+    k: int,
+    threads: int,
+) -> tuple[Cells, Floats]: ...
+def gradient_at(n_in: int, n_out: int, cells: Cells, x: Floats, dy: Floats, threads: int) -> Floats: ...
+def accumulate_gradient(dense: Floats, x: Floats, dy: Floats, decay: float, weight: float, threads: int) -> None: ...
+
 class _LayerView:  # not in the extension: what its two classes have in common
     def __init__(
         self,

@@ -72,6 +72,7 @@ __all__ = [
     "FrozenNetwork",
     "LayerView",
     "Sink",
+    "accumulate_gradient",
     "adam_step",
     "aligned_empty",
     "aligned_zeros",
@@ -91,6 +92,7 @@ __all__ = [
     "forward_frozen",
     "from_cells",
     "frozen_layer",
+    "gradient_at",
     "incoming_strength",
     "isa",
     "keep",
@@ -124,6 +126,8 @@ __all__ = [
     "softmax_cross_entropy",
     "store_transposed",
     "sum_of_squares",
+    "top_missing_gradients",
+    "top_missing_values",
     "transpose",
     "unite",
     "validate_pattern",
@@ -150,7 +154,7 @@ def _pattern_door(function: Callable[P, R]) -> Callable[P, R]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except TrulySparseError:
+        except (TrulySparseError, _core.NotFiniteError):
             raise
         except ValueError as error:
             raise PatternError(str(error)) from None
@@ -515,6 +519,90 @@ def drop_incoming(
 ) -> tuple[Mask, int]:
     """Return a mask, False for connections into marked `targets` (bool, (n_out,)), and how many are."""
     return _core.drop_incoming(n_in, n_out, row_ptr, col_idx, targets, resolve_threads(threads))
+
+
+@_pattern_door
+def top_missing_gradients(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    mask: Mask | None,
+    x: Floats,
+    dy: Floats,
+    k: int,
+    threads: int | None = None,
+) -> tuple[Cells, Floats]:
+    """Return the cells without a connection whose gradient is largest: RigL (arXiv:1911.11134, Algorithm 1).
+
+    The gradient of a cell is ``sum_b x[i, b] * dy[j, b]``. All of them are looked at, none is stored: memory is
+    that of x, of dy and of `k` cells a thread.
+
+    Parameters
+    ----------
+    n_in, n_out, row_ptr, col_idx
+        The pattern.
+    mask : bool array (nnz,) or None
+        A connection that is False counts as missing. None: all stay.
+    x, dy : float32 arrays (n_in, ld) and (n_out, ld)
+        Activations and their deltas, already divided by the batch; columns beyond the batch zero in `dy`.
+    k : int
+        How many cells; all missing ones if there are fewer.
+    threads : int or None
+        Threads to use; the result is the same for any number.
+
+    Returns
+    -------
+    cells : uint64 array
+        ``source * n_out + target``, ascending. Of equal magnitudes the lower cell is taken.
+    gradients : float32 array
+        Their gradients, signed.
+
+    Raises
+    ------
+    ValueError
+        NaN or infinity in `x` or `dy`, or a gradient that is NaN (unless `k` is 0).
+    """
+    return _core.top_missing_gradients(n_in, n_out, row_ptr, col_idx, mask, x, dy, k, resolve_threads(threads))
+
+
+@_pattern_door
+def top_missing_values(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    mask: Mask | None,
+    dense: Floats,
+    k: int,
+    threads: int | None = None,
+) -> tuple[Cells, Floats]:
+    """Return the cells without a connection where ``|dense|`` (float32, (n_in, n_out)) is largest, and its values.
+
+    All else is as in :func:`top_missing_gradients`. NaN in a missing cell is a ``ValueError``.
+    """
+    return _core.top_missing_values(n_in, n_out, row_ptr, col_idx, mask, dense, k, resolve_threads(threads))
+
+
+@_pattern_door
+def gradient_at(n_in: int, n_out: int, cells: Cells, x: Floats, dy: Floats, threads: int | None = None) -> Floats:
+    """Return the gradients ``sum_b x[i, b] * dy[j, b]`` of some cells (uint64, in any order).
+
+    A cell's gradient depends on nothing but its two rows; it is rounded otherwise than in
+    :func:`top_missing_gradients`.
+    """
+    return _core.gradient_at(n_in, n_out, cells, x, dy, resolve_threads(threads))
+
+
+def accumulate_gradient(
+    dense: Floats, x: Floats, dy: Floats, decay: float, weight: float, threads: int | None = None
+) -> None:
+    """Set ``dense = decay * dense + weight * x @ dy.T``, in place.
+
+    `dense` is float32 (n_in, n_out); what it holds is not read if `decay` is 0. The gradients have the bits of
+    those that :func:`top_missing_gradients` returns.
+    """
+    _core.accumulate_gradient(dense, x, dy, decay, weight, resolve_threads(threads))
 
 
 def philox(seed: int, purpose: str, layer: int, step: int, index: int) -> NDArray[np.uint32]:

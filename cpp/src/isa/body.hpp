@@ -8,6 +8,7 @@
 #include "body_math.hpp"
 // after body_math.hpp
 #include "body_elements.hpp"
+#include "body_missing.hpp"
 #include "body_probe.hpp"
 #include "body_random.hpp"
 #include "body_rows.hpp"
@@ -15,10 +16,28 @@
 namespace trulysparse {
 namespace TRULYSPARSE_ISA_NAMESPACE {
 
-static const KernelTable kTable = {8 * kWidth,      forward_body<>,  backward_body<>, kept_bits_body,
-                                   sgd_body,        adam_body,       add_body,        softmax16_body,
-                                   sigmoid_body,    tanh_body,       logistic16_body, kChains * kWidth,
-                                   fma_rounds_body, sum_floats_body, sum_rows_body<>};
+static const KernelTable kTable = {8 * kWidth,
+                                   forward_body<>,
+                                   backward_body<>,
+                                   kept_bits_body,
+                                   sgd_body,
+                                   adam_body,
+                                   add_body,
+                                   softmax16_body,
+                                   sigmoid_body,
+                                   tanh_body,
+                                   logistic16_body,
+                                   kChains * kWidth,
+                                   fma_rounds_body,
+                                   sum_floats_body,
+                                   sum_rows_body<>,
+                                   kTileRows,
+                                   kTileVectors * kWidth,
+                                   kWidth,
+                                   gradient_reach_body,
+                                   gradient_update_body,
+                                   reach_body,
+                                   dot_body};
 
 }  // namespace TRULYSPARSE_ISA_NAMESPACE
 }  // namespace trulysparse

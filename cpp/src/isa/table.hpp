@@ -3,6 +3,7 @@
 // between files compiled with different flags.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "trulysparse/activation.hpp"
@@ -17,6 +18,8 @@
 #endif
 
 namespace trulysparse {
+
+constexpr int kMostTileCells = 384;  // of one tile of gradients, in any instruction set
 
 // Some rows of an index with their connections; positions count from the first of them.
 struct RowBlock {
@@ -102,6 +105,20 @@ struct KernelTable {
     float (*sum_floats)(const float* p, std::int64_t n);
     float (*sum_rows)(const float* matrix, Index width, const Index* order, std::int64_t n, std::int64_t ahead,
                       std::int64_t readable);
+
+    // Gradients of missing connections, missing.hpp: tiles of tile_rows x (up to tile_columns, a multiple of lanes)
+    // sums over `depth`, of rows packed (depth, tile_rows) and columns packed (depth, width).
+    Index tile_rows, tile_columns, lanes;
+    // Values and places (row * width + column) of what is not below `limit` in magnitude, NaN among them; how many.
+    Index (*gradient_reach)(const float* rows, const float* columns, Index depth, Index width, float limit,
+                            float* values, std::uint16_t* places);
+    // out (n_rows, n_columns), rows `stride` apart, = decay * out + weight * tile; not read if decay is 0.
+    void (*gradient_update)(const float* rows, const float* columns, Index depth, Index width, float decay,
+                            float weight, float* out, std::size_t stride, Index n_rows, Index n_columns);
+    // As gradient_reach, of n (at most 65536) given values.
+    Index (*reach)(const float* p, Index n, float limit, float* values, std::uint16_t* places);
+    // <a, b>, n a multiple of 16.
+    float (*dot)(const float* a, const float* b, Index n);
 };
 
 const KernelTable& baseline_kernels();
