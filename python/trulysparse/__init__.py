@@ -39,9 +39,13 @@ if TYPE_CHECKING:
     )
     from .optim import SGD, Adam, Constant, Cosine, MultiStep, StepDecay, Warmup
     from .topology import (
+        DSR,
+        MEST,
         SET,
+        SNFS,
         ConstantDrop,
         CosineDrop,
+        DeepR,
         DropAndGrow,
         ImportancePruning,
         LayerGradient,
@@ -95,9 +99,13 @@ _HOMES = {
     ),
     "optim": ("Adam", "Constant", "Cosine", "MultiStep", "SGD", "StepDecay", "Warmup"),
     "topology": (
+        "DSR",
+        "MEST",
         "SET",
+        "SNFS",
         "ConstantDrop",
         "CosineDrop",
+        "DeepR",
         "DropAndGrow",
         "ImportancePruning",
         "LayerGradient",
@@ -125,9 +133,12 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "DSR",
     "ERK",
+    "MEST",
     "SET",
     "SGD",
+    "SNFS",
     "Adam",
     "AllReLU",
     "BestModel",
@@ -140,6 +151,7 @@ __all__ = [
     "CosineDrop",
     "DataError",
     "Dataset",
+    "DeepR",
     "DensityWarning",
     "DivergenceError",
     "DropAndGrow",

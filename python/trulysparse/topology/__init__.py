@@ -11,8 +11,11 @@ from trulysparse.topology.base import (
     register_topology,
 )
 from trulysparse.topology.criteria import globally_smallest, rewire, smallest, smallest_magnitude
+from trulysparse.topology.deep_r import DeepR
+from trulysparse.topology.dsr import DSR
 from trulysparse.topology.gradient import LayerGradient
 from trulysparse.topology.importance import ImportancePruning, PruningReport, get_pruning
+from trulysparse.topology.mest import MEST
 from trulysparse.topology.periodic import DropAndGrow, Periodic
 from trulysparse.topology.rigl import RigL
 from trulysparse.topology.schedules import (
@@ -25,14 +28,19 @@ from trulysparse.topology.schedules import (
     get_drop_schedule,
 )
 from trulysparse.topology.set import SET
+from trulysparse.topology.snfs import SNFS
 from trulysparse.topology.static import Static
 
 __all__ = [
     "DROP_SCHEDULES",
+    "DSR",
+    "MEST",
     "SET",
+    "SNFS",
     "TOPOLOGIES",
     "ConstantDrop",
     "CosineDrop",
+    "DeepR",
     "DropAndGrow",
     "DropSchedule",
     "ImportancePruning",
