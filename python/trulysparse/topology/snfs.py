@@ -132,9 +132,7 @@ class SNFS(DropAndGrow):
             masks.append(mask)
             gone.append(count)
             shares.append(share)
-        room = [
-            layer.n_in * layer.n_out - layer.nnz + count for layer, count in zip(layers, gone, strict=True)
-        ]
+        room = [layer.n_in * layer.n_out - layer.nnz + count for layer, count in zip(layers, gone, strict=True)]
         new = apportion(sum(gone), shares, room) if self.redistribute else gone
         for layer, dense, mask, dropped, count in zip(layers, momenta, masks, gone, new, strict=True):
             assert dense is not None
@@ -161,7 +159,9 @@ class SNFS(DropAndGrow):
         # not kept densely; m squared stands in for it, since beside v = 0 the first steps would be far too long.
         smooth = _at(dense, delta.grown)
         velocity = np.multiply(smooth, np.float32(-signals.lr / (1.0 - self.momentum)), dtype=np.float32)
-        return TopologyDelta(delta.mask, delta.grown, delta.values, {"velocity": velocity, "m": smooth, "v": smooth * smooth})
+        return TopologyDelta(
+            delta.mask, delta.grown, delta.values, {"velocity": velocity, "m": smooth, "v": smooth * smooth}
+        )
 
     def training_flops(self, sparse: float, dense: float) -> float:
         """Return 2 s + d: forward pass and deltas are sparse, the weight gradient is dense at every step."""
