@@ -52,11 +52,15 @@ if TYPE_CHECKING:
     )
     from .optim import SGD, Adam, Constant, Cosine, MultiStep, StepDecay, Warmup
     from .topology import (
+        DSR,
         GMP,
+        MEST,
         SET,
+        SNFS,
         SNIP,
         ConstantDrop,
         CosineDrop,
+        DeepR,
         DropAndGrow,
         DropSchedule,
         GradualPruning,
@@ -131,8 +135,13 @@ _HOMES = {
         "GMP",
         "SET",
         "SNIP",
+        "DSR",
+        "MEST",
+        "SET",
+        "SNFS",
         "ConstantDrop",
         "CosineDrop",
+        "DeepR",
         "DropAndGrow",
         "DropSchedule",
         "GraNet",
@@ -165,10 +174,13 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "DSR",
     "ERK",
     "GMP",
+    "MEST",
     "SET",
     "SGD",
+    "SNFS",
     "SNIP",
     "Adam",
     "AllReLU",
@@ -182,6 +194,7 @@ __all__ = [
     "CosineDrop",
     "DataError",
     "Dataset",
+    "DeepR",
     "DensityWarning",
     "DivergenceError",
     "DropAndGrow",

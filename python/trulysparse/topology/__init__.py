@@ -11,12 +11,15 @@ from trulysparse.topology.base import (
     register_topology,
 )
 from trulysparse.topology.criteria import globally_smallest, rewire, smallest, smallest_magnitude
+from trulysparse.topology.deep_r import DeepR
+from trulysparse.topology.dsr import DSR
 from trulysparse.topology.exploration import Exploration
 from trulysparse.topology.gmp import GMP
 from trulysparse.topology.gradient import LayerGradient
 from trulysparse.topology.gradual import GradualPruning
 from trulysparse.topology.granet import GraNet
 from trulysparse.topology.importance import ImportancePruning, PruningReport, get_pruning
+from trulysparse.topology.mest import MEST
 from trulysparse.topology.periodic import DropAndGrow, Periodic
 from trulysparse.topology.rigl import RigL
 from trulysparse.topology.schedules import (
@@ -29,18 +32,23 @@ from trulysparse.topology.schedules import (
     get_drop_schedule,
 )
 from trulysparse.topology.set import SET
+from trulysparse.topology.snfs import SNFS
 from trulysparse.topology.snip import SNIP
 from trulysparse.topology.static import Static
 from trulysparse.topology.top_kast import TopKAST
 
 __all__ = [
     "DROP_SCHEDULES",
+    "DSR",
     "GMP",
+    "MEST",
     "SET",
+    "SNFS",
     "SNIP",
     "TOPOLOGIES",
     "ConstantDrop",
     "CosineDrop",
+    "DeepR",
     "DropAndGrow",
     "DropSchedule",
     "Exploration",

@@ -179,7 +179,7 @@ class Topology(Configurable):
 
     dynamic: ClassVar[bool] = True
     """False for rules that never change anything, so that no evolution runs."""
-    wants_gradient: ClassVar[bool] = False
+    wants_gradient: bool = False
     """True: the batch of a step at which the rule is due gives its gradients to the rule (`Signals.gradient`) instead
     of moving the weights."""
     observes: ClassVar[bool] = False
@@ -233,7 +233,7 @@ class Topology(Configurable):
         Parameters
         ----------
         layer : SparseLayer
-            Its pattern is not to be changed here.
+            Its pattern is not to be changed here; its weights may be moved in place.
         signals : Signals
             Random draws, gradients and what else the run offers.
         step : int
