@@ -37,6 +37,7 @@ except ImportError as error:
 from trulysparse._core import (
     FrozenLayer,
     FrozenNetwork,
+    NotFiniteError,
     Sink,
     adam_step,
     available_isas,
@@ -73,6 +74,7 @@ __all__ = [
     "FrozenLayer",
     "FrozenNetwork",
     "LayerView",
+    "NotFiniteError",
     "Sink",
     "accumulate_gradient",
     "adam_step",

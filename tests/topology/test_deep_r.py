@@ -27,7 +27,7 @@ def test_crossed_connections_go_and_the_others_move_as_the_rule_says(seed: int, 
     state = TrainState.fresh(net, ts.SGD(), rule)
     start = [(layer.pattern.cells(), layer.values.copy()) for layer in net.layers]
     _evolve(net, state, rule, 0)
-    for layer, slots, (cells, values) in zip(net.layers, state.weight_slots, start, strict=True):
+    for layer, slots, (_, values) in zip(net.layers, state.weight_slots, start, strict=True):
         np.testing.assert_array_equal(layer.values, values)  # before the first step only signs are set
         np.testing.assert_array_equal(slots["sign"], np.sign(values))
     _evolve(net, state, rule, 1)

@@ -84,7 +84,7 @@ class LayerGradient:
             cells, gradients = _kernels.top_missing_gradients(
                 *pattern.shape, pattern.row_ptr, pattern.col_idx, mask, self.x, dy, count, self.threads
             )
-        except ValueError as error:
+        except _kernels.NotFiniteError as error:
             raise DivergenceError(
                 f"layer {self.layer.index} cannot be evolved: {error}; training diverged, try a smaller learning rate"
             ) from error
