@@ -31,7 +31,14 @@ SETTINGS: list[tuple[str, float, float, str, float]] = [
     ),
     ("top_kast", 0.2, 0.2, "top", STRENGTH),
     ("top_kast", 0.2, 0.2, "top", 0.0),
-    *((method, density, density, "", 0.0) for density in (0.1, 0.05) for method in ("static", "set", "rigl", "gmp")),
+    # The regulariser is weight decay on the forward set, so the others are tried with as much of it, and without.
+    *(
+        (method, density, density, "", strength)
+        for density in (0.1, 0.05)
+        for method in ("static", "set", "rigl", "gmp")
+        for strength in (STRENGTH, 0.0)
+    ),
+    ("dense", 1.0, 1.0, "", STRENGTH),
     ("dense", 1.0, 1.0, "", 0.0),
 ]
 
@@ -80,7 +87,8 @@ def run(case: grid.Case, place: str) -> dict[str, Any]:
     # Top-KAST takes the largest of all first weights: with the scale of a sparse layer they would be far too large.
     init = ts.Normal(0.03) if case["method"] == "top_kast" else ts.HeUniform(fan_in="sparse")
     net = ts.SparseMLP(sizes, density=ts.Uniform(forward), init=init, seed=case["seed"], threads=1)
-    optimizer = ts.SGD(lr=ts.Cosine(0.05), momentum=0.9, weight_decay=1e-4, decay="l2")
+    decay = 1e-4 + (0.0 if case["method"] == "top_kast" else case["regularizer"])
+    optimizer = ts.SGD(lr=ts.Cosine(0.05), momentum=0.9, weight_decay=decay, decay="l2")
     trainer, measured = grid.train(case, net, data, topology=rule(case), optimizer=optimizer, epochs=case["epochs"])
     memory = trainer.state.memory(net)
     return measured | {
@@ -107,7 +115,7 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
                 method,
                 f"{1 - forward:.2f} / {1 - backward:.2f}",
                 choice,
-                f"{strength:g}" if method == "top_kast" else "",
+                f"{strength:g}",
                 grid.percent([r["test_accuracy"] for r in some]),
                 f"{grid.spread([r['train_loss'] for r in some])[0]:.3f}",
                 f"{seconds:.1f} ({seconds / whole:.2f})",
@@ -120,7 +128,7 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
         "method",
         "sparsity forward / backward",
         "exploration set",
-        "regulariser",
+        "regulariser or decay",
         "test accuracy, %",
         "train loss",
         "seconds (of dense)",

@@ -16,7 +16,7 @@ from trulysparse.model import Pattern, SparseLayer, SparseMLP
 from trulysparse.model.progress import Progress
 from trulysparse.model.registry import Configurable, Registry
 from trulysparse.topology.exploration import Exploration
-from trulysparse.topology.gradient import LayerGradient, widen_cells
+from trulysparse.topology.gradient import LayerGradient, open_part, widen_cells
 
 _LAYERS = ("hidden", "all")
 _START = Progress(0, 0.0, 1, 1)
@@ -121,6 +121,24 @@ class Signals:
             )
         return self.gradients[layer.index]
 
+    def room(self, layer: SparseLayer, mask: NDArray[np.bool_] | None = None) -> int:
+        """Return how many cells of a layer may be grown.
+
+        Parameters
+        ----------
+        layer : SparseLayer
+        mask : ndarray of bool, shape (nnz,), optional
+            Where it is False a connection counts as gone, and its cell as free.
+        """
+        closed, columns = self.closed.get(layer.index), layer.pattern.col_idx
+        targets = layer.n_out
+        if mask is not None:
+            columns = columns[mask]
+        if closed is not None:
+            targets -= int(np.count_nonzero(closed))
+            columns = columns[~closed[columns]]
+        return layer.n_in * targets - columns.size
+
     def draw_missing(
         self, layer: SparseLayer, pattern: Pattern, count: int, mask: NDArray[np.bool_] | None = None
     ) -> NDArray[np.uint64]:
@@ -150,10 +168,8 @@ class Signals:
         closed = self.closed.get(layer.index)
         columns = None
         if closed is not None:
-            if mask is not None:
-                pattern, mask = pattern.keep(mask, threads=self.threads)[0], None
-            columns = np.flatnonzero(~closed).astype(np.int32)
-            pattern, _ = pattern.select(None, columns, threads=self.threads)
+            pattern, columns = open_part(pattern, mask, closed, self.threads)
+            mask = None
             count = min(count, pattern.n_in * pattern.n_out - pattern.nnz)
         cells = pattern.draw_missing(
             count,

@@ -85,11 +85,12 @@ class DSR(Periodic):
             level *= 2
         state["threshold"] = min(max(level, 1e-30), 1e30)
         # without the cells just dropped, while the network has room
-        room = [layer.n_in * layer.n_out - layer.nnz for layer in layers]
+        room = [signals.room(layer) for layer in layers]
         survivors = [layer.nnz - dropped for layer, dropped in zip(layers, gone, strict=True)]
         new = apportion(total, survivors, room)
         short = total - sum(new)
-        refill = apportion(short, survivors, gone)
+        back = [0 if layer.index in signals.closed else n for layer, n in zip(layers, gone, strict=True)]
+        refill = apportion(short, survivors, back)
         for layer, dropped, count, again in zip(layers, gone, new, refill, strict=True):
             if dropped == 0 and count == 0:
                 yield layer, None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trulysparse import _kernels
 from trulysparse.errors import DivergenceError
-from trulysparse.model import SparseLayer
+from trulysparse.model import Pattern, SparseLayer
 
 __all__ = ["LayerGradient"]
 
@@ -75,11 +75,8 @@ class LayerGradient:
         """
         pattern, dy = self.layer.pattern, self.dy
         if self.closed is not None:
-            open_columns = np.flatnonzero(~self.closed).astype(np.int32)
-            if mask is not None:
-                pattern, mask = pattern.keep(mask)[0], None
-            pattern, _ = pattern.select(None, open_columns)
-            dy = _rows(dy, open_columns)
+            pattern, columns = open_part(pattern, mask, self.closed, self.threads)
+            mask, dy = None, _rows(dy, columns)
         try:
             cells, gradients = _kernels.top_missing_gradients(
                 *pattern.shape, pattern.row_ptr, pattern.col_idx, mask, self.x, dy, count, self.threads
@@ -89,7 +86,7 @@ class LayerGradient:
                 f"layer {self.layer.index} cannot be evolved: {error}; training diverged, try a smaller learning rate"
             ) from error
         if self.closed is not None:
-            cells = widen_cells(cells, open_columns, self.layer.n_out)
+            cells = widen_cells(cells, columns, self.layer.n_out)
         return cells, gradients
 
 
@@ -97,6 +94,16 @@ def _rows(array: F32, rows: NDArray[np.int32]) -> F32:
     chosen = _kernels.aligned_empty((rows.size, array.shape[1]))
     np.take(array, rows, axis=0, out=chosen)
     return chosen
+
+
+def open_part(
+    pattern: Pattern, mask: NDArray[np.bool_] | None, closed: NDArray[np.bool_], threads: int
+) -> tuple[Pattern, NDArray[np.int32]]:
+    """Return what survives of a pattern in the columns that are not closed, and which columns these are."""
+    columns = np.flatnonzero(~closed).astype(np.int32)
+    if mask is not None:
+        pattern, _ = pattern.keep(mask, threads=threads)
+    return pattern.select(None, columns, threads=threads)[0], columns
 
 
 def widen_cells(cells: Cells, columns: NDArray[np.int32], n_out: int) -> Cells:

@@ -91,9 +91,12 @@ class MEST(Periodic):
         """Return what goes and what comes."""
         part, key = self.fraction(signals.progress), f"connections.{layer.index}"
         if self.soft:
-            target = int(signals.state.numbers.setdefault(key, layer.nnz))
+            target, left = signals.state.numbers.get(key, (layer.nnz, layer.nnz))
+            if layer.nnz < left:  # what importance pruning took does not come back
+                target = round(target * layer.nnz / left)
             dropped = max(0, layer.nnz - target)
             after = min(target + int(part * target), layer.n_in * layer.n_out)
+            signals.state.numbers[key] = [target, after]
         else:
             after = layer.nnz
             dropped = int(part * layer.nnz)

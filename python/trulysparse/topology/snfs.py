@@ -17,7 +17,7 @@ from trulysparse.model.registry import check_number
 from trulysparse.topology.apportion import apportion
 from trulysparse.topology.base import RuleState, Signals, TopologyDelta, register_topology
 from trulysparse.topology.criteria import rewire, smallest_magnitude
-from trulysparse.topology.gradient import LayerGradient
+from trulysparse.topology.gradient import LayerGradient, open_part, widen_cells
 from trulysparse.topology.periodic import DropAndGrow
 from trulysparse.topology.schedules import DropSchedule
 
@@ -109,6 +109,16 @@ class SNFS(DropAndGrow):
         decay = self.momentum if first else 1.0
         _kernels.accumulate_gradient(dense, gradient.x, gradient.dy, decay, 1.0 - self.momentum, gradient.threads)
 
+    def neurons_removed(self, state: RuleState, kept: Sequence[NDArray[np.bool_]]) -> None:
+        """Take the removed neurons out of the dense momenta."""
+        for name, dense in list(state.tensors.items()):
+            layer = int(name.rpartition(".")[2])
+            rows = kept[layer - 1] if layer > 0 else np.ones(dense.shape[0], np.bool_)
+            columns = kept[layer] if layer < len(kept) else np.ones(dense.shape[1], np.bool_)
+            smaller = _kernels.aligned_empty((int(rows.sum()), int(columns.sum())))
+            smaller[...] = dense[np.ix_(rows, columns)]
+            state.tensors[name] = smaller
+
     def plan(
         self, layers: Sequence[SparseLayer], signals: Signals
     ) -> Iterator[tuple[SparseLayer, TopologyDelta | None]]:
@@ -132,7 +142,7 @@ class SNFS(DropAndGrow):
             masks.append(mask)
             gone.append(count)
             shares.append(share)
-        room = [layer.n_in * layer.n_out - layer.nnz + count for layer, count in zip(layers, gone, strict=True)]
+        room = [signals.room(layer, mask) for layer, mask in zip(layers, masks, strict=True)]
         new = apportion(sum(gone), shares, room) if self.redistribute else gone
         for layer, dense, mask, dropped, count in zip(layers, momenta, masks, gone, new, strict=True):
             assert dense is not None
@@ -144,20 +154,27 @@ class SNFS(DropAndGrow):
     def _change(
         self, layer: SparseLayer, dense: F32, mask: NDArray[np.bool_], count: int, signals: Signals
     ) -> TopologyDelta:
-        pattern = layer.pattern
+        pattern, closed = layer.pattern, signals.closed.get(layer.index)
+        survivors: NDArray[np.bool_] | None = mask
+        open_columns = None
+        if closed is not None:
+            pattern, open_columns = open_part(pattern, mask, closed, signals.threads)
+            survivors, dense = None, np.ascontiguousarray(dense[:, open_columns])
         try:
             cells, _ = _kernels.top_missing_values(
-                *pattern.shape, pattern.row_ptr, pattern.col_idx, mask, dense, count, signals.threads
+                *pattern.shape, pattern.row_ptr, pattern.col_idx, survivors, dense, count, signals.threads
             )
-        except ValueError as error:
+        except _kernels.NotFiniteError as error:
             raise DivergenceError(
                 f"layer {layer.index} cannot be evolved: {error}; training diverged, try a smaller learning rate"
             ) from error
+        if open_columns is not None:
+            cells = widen_cells(cells, open_columns, layer.n_out)
         delta = rewire(layer, mask, cells, np.zeros(cells.size, np.float32))
         # The paper grows inside the optimizer's own dense buffer, so what is grown moves on with the past of its
         # gradients: SGD's velocity is -lr times their sum, mean / (1 - momentum), and Adam's m their mean. Adam's v is
         # not kept densely; m squared stands in for it, since beside v = 0 the first steps would be far too long.
-        smooth = _at(dense, delta.grown)
+        smooth = _at(signals.state.tensors[_name(layer)], delta.grown)
         velocity = np.multiply(smooth, np.float32(-signals.lr / (1.0 - self.momentum)), dtype=np.float32)
         return TopologyDelta(
             delta.mask, delta.grown, delta.values, {"velocity": velocity, "m": smooth, "v": smooth * smooth}
