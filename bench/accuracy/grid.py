@@ -8,6 +8,7 @@ goes on where it was. `--fresh` runs all of them.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -16,7 +17,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,11 @@ def run_all(cases: Sequence[Case], run: Callable[[Case, str], Mapping[str, Any]]
         print(f"{len(cases) - len(todo)} of {len(cases)} results are there already; --fresh runs them again")
     facts = provenance(source_commit(Path(__file__).parent)) | {"processes": options.processes}
     started = time.perf_counter()
-    context = multiprocessing.get_context("spawn")
     # a process of its own for each run, so that its peak memory is its own
-    with ProcessPoolExecutor(options.processes, mp_context=context, max_tasks_per_child=1) as pool:
-        waiting = {pool.submit(_timed, run, case, options.data): case for case in todo}
-        for done, future in enumerate(as_completed(waiting), start=1):
-            case, measured = waiting[future], future.result()
+    pool = multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1)
+    with pool:
+        outcomes = pool.imap_unordered(functools.partial(_timed, run, options.data), todo)
+        for done, (case, measured) in enumerate(outcomes, start=1):
             records.append(results, {"case": case, **measured}, facts)
             spent = time.perf_counter() - started
             left = spent / done * (len(todo) - done)
@@ -81,11 +80,11 @@ def run_all(cases: Sequence[Case], run: Callable[[Case, str], Mapping[str, Any]]
             print(f"[{done}/{len(todo)}, {left / 60:.0f} min left] {label}: {measured['summary']}", flush=True)
 
 
-def _timed(run: Callable[[Case, str], Mapping[str, Any]], case: Case, data: str) -> dict[str, Any]:
+def _timed(run: Callable[[Case, str], Mapping[str, Any]], data: str, case: Case) -> tuple[Case, dict[str, Any]]:
     started = time.perf_counter()
     measured = dict(run(case, data))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return measured | {"run_seconds": time.perf_counter() - started, "peak_bytes": peak}
+    return case, measured | {"run_seconds": time.perf_counter() - started, "peak_bytes": peak}
 
 
 def _key(case: Mapping[str, Any]) -> str:

@@ -58,3 +58,16 @@ def test_own_rule_guide_runs_as_written() -> None:
     assert net.connections == ts.SparseMLP((64, 128, 128, 10), density=0.1).connections
     assert trainer.state.evolutions == 2
     assert ts.topology.get_topology("forget_and_look").name == "forget_and_look"
+
+
+def test_instruments_guide_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    digits = ts.load_digits()
+    names: dict[str, object] = {"X": digits.X_train, "y": digits.y_train}
+    for block in _blocks("docs/guides/instruments.md"):
+        exec(re.sub(r"epochs=\d+", "epochs=3", block), names)
+    monitor = names["monitor"]
+    assert isinstance(monitor, ts.Monitor)
+    assert monitor.exploration()[-1] > monitor.rows[-1]["density"]
+    assert (tmp_path / "monitor.csv").is_file() and (tmp_path / "inputs.png").is_file()
