@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
@@ -540,3 +541,27 @@ def test_small_dense_trains_the_dense_network_of_as_many_parameters(tmp_path: Pa
     assert 0.7 < (dense.connections + sum(dense.sizes[1:])) / (sparse.connections + sum(sparse.sizes[1:])) <= 1.0
     with pytest.raises(ConfigError, match="neither true nor false"):
         RunConfig({"model": {"small_dense": 3}})
+
+
+def test_a_rule_of_ones_own_trains_and_resumes_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rules_of_a_test.py").write_text(
+        "import trulysparse as ts\n"
+        "@ts.register_topology('half_random')\n"
+        "class HalfRandom(ts.SET):\n"
+        "    def __init__(self, layers: str = 'all'):\n"
+        "        super().__init__(0.5, layers=layers)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    own = ["--topology", "half_random", "--import", "rules_of_a_test"]
+    with pytest.raises(ConfigError, match="unknown topology 'half_random'"):
+        RunConfig({"topology": {"name": "half_random"}})
+    assert main(["train", *SMALL, *own, "--out", "run"]) == 0
+    assert tomllib.loads(Path("run/run.toml").read_text())["topology"]["name"] == "half_random"
+    resume = ["train", "--resume", "run", "--epochs", "4", "--quiet", "--import", "rules_of_a_test"]
+    assert main(resume) == 0
+    assert len(Path("run/history.csv").read_text().splitlines()) == 5
+    with pytest.raises(ConfigError, match="No module named 'no_such_rules'"):
+        train.run(argparse.Namespace(imports=["no_such_rules"]))

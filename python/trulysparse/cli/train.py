@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trulysparse.cli.presets import preset
 from trulysparse.data import Dataset
 from trulysparse.errors import ConfigError, DensityWarning
 from trulysparse.model import SparseMLP
+from trulysparse.topology import TOPOLOGIES
 from trulysparse.trainer import Callback, EarlyStopping, History, Trainer, TrainingInterrupted
 from trulysparse.trainer.checkpoint import FILE_NAME as CHECKPOINT
 from trulysparse.trainer.checkpoint import find_checkpoint
@@ -47,7 +49,16 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--batch-size", type=int, metavar="N", help="samples a step")
     parser.add_argument("--lr", type=float, metavar="X", help="learning rate")
     parser.add_argument(
-        "--topology", metavar="NAME", help="how connections change: set, rigl, snip, gmp, granet or static"
+        "--topology", metavar="NAME", help=f"how connections change: {', '.join(TOPOLOGIES.names())} (default: set)"
+    )
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module of yours first, for example one that registers a topology; looked for in this "
+        "directory too, may be repeated",
     )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="threads; the result does not depend on it (default: all)"
@@ -240,8 +251,23 @@ def _check_what_is_left(trainer: Trainer, epochs: int | None, directory: Path) -
         )
 
 
+def _import(modules: Sequence[str]) -> None:
+    """Import what the user's rules, activations... are registered in."""
+    for name in modules:
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"--import {name}: {error}; give a module's name (my_rules for my_rules.py in this directory), or "
+                "install the package that it is in"
+            ) from error
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Train as the arguments say and print the result."""
+    _import(arguments.imports)
     config = _configure(arguments)
     directory = _directory(arguments)
     early_stopping = config.callbacks()
