@@ -143,11 +143,7 @@ def picture(wanted: list[grid.Case], path: Path) -> None:
 
 
 def main() -> None:
-    arguments = grid.parser(__doc__).parse_args()
-    wanted = cases(arguments)
-    if not arguments.report:
-        grid.run_all(wanted, run, RESULTS, arguments)
-    grid.finish(report(arguments, wanted), RESULTS.with_suffix(".md"))
+    wanted = grid.main(__doc__, RESULTS, cases, run, report)
     picture(wanted, RESULTS.with_suffix(".png"))
 
 

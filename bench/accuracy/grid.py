@@ -43,6 +43,28 @@ def parser(description: str, seeds: int = 3) -> argparse.ArgumentParser:
     return options
 
 
+def main(
+    description: str,
+    results: Path,
+    cases: Callable[[Any], list[Case]],
+    run: Callable[[Case, str], Mapping[str, Any]],
+    report: Callable[[Any, list[Case]], str],
+    *,
+    seeds: int = 3,
+    extend: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> list[Case]:
+    """Run an experiment as the command line says, write its report beside the results, and return its cases."""
+    options = parser(description, seeds)
+    if extend is not None:
+        extend(options)
+    arguments = options.parse_args()
+    wanted = cases(arguments)
+    if not arguments.report:
+        run_all(wanted, run, results, arguments)
+    finish(report(arguments, wanted), results.with_suffix(".md"))
+    return wanted
+
+
 def load(name: str, data: str) -> ts.Dataset:
     """Load a data set by name from a directory or file."""
     return ts.load_dataset(name, data=data)

@@ -86,11 +86,7 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
 
 
 def main() -> None:
-    arguments = grid.parser(__doc__).parse_args()
-    wanted = cases(arguments)
-    if not arguments.report:
-        grid.run_all(wanted, run, RESULTS, arguments)
-    grid.finish(report(arguments, wanted), RESULTS.with_suffix(".md"))
+    grid.main(__doc__, RESULTS, cases, run, report)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ selected on test data. Appends to bench/results/rigl.jsonl and writes the table 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -123,13 +124,10 @@ def _flops(some: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    options = grid.parser(__doc__, seeds=5)
-    options.add_argument("--dataset", choices=["fashion_mnist", "mnist"], default="fashion_mnist")
-    arguments = options.parse_args()
-    wanted = cases(arguments)
-    if not arguments.report:
-        grid.run_all(wanted, run, RESULTS, arguments)
-    grid.finish(report(arguments, wanted), RESULTS.with_suffix(".md"))
+    def dataset(options: argparse.ArgumentParser) -> None:
+        options.add_argument("--dataset", choices=["fashion_mnist", "mnist"], default="fashion_mnist")
+
+    grid.main(__doc__, RESULTS, cases, run, report, seeds=5, extend=dataset)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trulysparse._files import replacing
 from trulysparse.errors import DataError
+from trulysparse.plot.canvas import figure, write_png
 
 if TYPE_CHECKING:
     from trulysparse.trainer.history import History
@@ -40,30 +40,17 @@ def learning_curve(history: History, path: str | os.PathLike[str], *, title: str
     DataError
         If the history is empty.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "drawing a learning curve needs matplotlib; install it with: pip install 'trulysparse[plot]'"
-        ) from error
-
     if len(history) == 0:
         raise DataError("the history has no epochs yet, so there is no learning curve to draw")
     columns = history.columns
     metrics = [m for m in ("loss", "accuracy") if _measured(columns[m]) or _measured(columns[f"val_{m}"])]
-    # The object interface leaves pyplot's figures and the user's backend alone.
-    figure = Figure(figsize=(5.2 * len(metrics), 3.6), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    drawn = figure("a learning curve", (5.2 * len(metrics), 3.6))
+    panels = drawn.subplots(1, len(metrics), squeeze=False)[0]
     for axis, metric in zip(panels, metrics, strict=True):
         _panel(axis, columns, metric)
     if title is not None:
-        figure.suptitle(title)
-    target = Path(path)
-    with replacing(target) as temporary:
-        canvas.print_figure(temporary, format="png", dpi=120)
-    return target
+        drawn.suptitle(title)
+    return write_png(drawn, path)
 
 
 def _measured(values: list[float | None]) -> bool:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trulysparse._files import replacing
 from trulysparse.errors import ConfigError, ShapeError
+from trulysparse.plot.canvas import figure, write_png
 
 if TYPE_CHECKING:
     from trulysparse.model import SparseMLP
@@ -57,14 +57,6 @@ def input_heat_map(
     ShapeError
         If `image_shape` does not have as many pixels as the network has inputs.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "drawing a heat map needs matplotlib; install it with: pip install 'trulysparse[plot]'"
-        ) from error
-
     if measure not in _MEASURES:
         raise ConfigError(f"measure of input_heat_map must be one of {', '.join(_MEASURES)}, got {measure!r}")
     layer = net.layers[0]
@@ -83,14 +75,11 @@ def input_heat_map(
     image = amount.reshape(image_shape)
     if image.ndim == 3:
         image = image.sum(axis=0)
-    figure = Figure(figsize=(4.6, 3.8), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axis = figure.subplots()
+    drawn = figure("a heat map", (4.6, 3.8))
+    axis = drawn.subplots()
     shown = axis.imshow(image, cmap="magma", aspect="equal" if image.shape[0] > 1 else "auto", interpolation="nearest")
-    figure.colorbar(shown, ax=axis, label="connections" if measure == "connections" else "sum of |weights|")
+    drawn.colorbar(shown, ax=axis, label="connections" if measure == "connections" else "sum of |weights|")
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_title(title or f"{measure} of each input, density {layer.density:.3g}", fontsize=10)
-    with replacing(path) as temporary:
-        canvas.print_figure(temporary, format="png", dpi=120)
-    return Path(path)
+    return write_png(drawn, path)

@@ -68,9 +68,19 @@ class ConstantDrop(DropSchedule):
         return 1.0
 
 
+@dataclass(frozen=True)
+class _Falling(DropSchedule):
+    """Falls from 1 to `final`."""
+
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check("final", high=1)
+
+
 @DROP_SCHEDULES.register("cosine")
 @dataclass(frozen=True)
-class CosineDrop(DropSchedule):
+class CosineDrop(_Falling):
     """Half a cosine from 1 down to `final`: (1 + cos(pi t)) / 2.  RigL, Evci et al. 2020, section 3(2).
 
     Parameters
@@ -79,18 +89,13 @@ class CosineDrop(DropSchedule):
         Factor at the end of updates, in [0, 1].
     """
 
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._check("final", high=1)
-
     def factor(self, part: float) -> float:
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * part))
 
 
 @DROP_SCHEDULES.register("linear")
 @dataclass(frozen=True)
-class LinearDrop(DropSchedule):
+class LinearDrop(_Falling):
     """A straight line from 1 down to `final`.
 
     Parameters
@@ -98,11 +103,6 @@ class LinearDrop(DropSchedule):
     final
         Factor at the end of updates, in [0, 1].
     """
-
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._check("final", high=1)
 
     def factor(self, part: float) -> float:
         return 1.0 - (1.0 - self.final) * part
