@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import grid
@@ -120,7 +121,11 @@ def _seconds(some: list[dict[str, Any]]) -> str:
 
 
 def _flops(some: list[dict[str, Any]]) -> str:
-    return f"{grid.spread([r['step_flops_of_dense'] for r in some])[0]:.3f}"
+    whole = [some[0]["sizes"][0], *some[0]["case"]["hidden"], some[0]["sizes"][-1]]
+    # a small dense network is measured beside the large one, as the others are
+    own = [sum(a * b for a, b in pairwise(r["sizes"])) / sum(a * b for a, b in pairwise(whole)) for r in some]
+    ratios = [r["step_flops_of_dense"] * part for r, part in zip(some, own, strict=True)]
+    return f"{grid.spread(ratios)[0]:.3f}"
 
 
 def main() -> None:
