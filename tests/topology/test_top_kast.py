@@ -211,7 +211,7 @@ def test_a_run_equals_the_masked_dense_reference(
 def test_outputs_and_gradients_of_activations_use_the_forward_set_only() -> None:
     ends = []
     for factor in (1.0, 1000.0):
-        trainer = _fit(_trainer(TopKAST(0.6)), 2)
+        trainer = _fit(_trainer(TopKAST(0.6, regularizer=0.0)), 2)
         for exploration in trainer.state.exploring.values():
             exploration.layer.values[...] *= np.float32(factor)
         _fit(trainer, 3)
@@ -227,7 +227,7 @@ def test_outputs_and_gradients_of_activations_use_the_forward_set_only() -> None
 
 @pytest.mark.parametrize("activation_dtype", ["float32", "bfloat16"])
 def test_explored_connections_get_the_dense_gradient_which_is_not_zero(activation_dtype: str) -> None:
-    rule = TopKAST(0.6)
+    rule = TopKAST(0.6, regularizer=0.0)
     trainer = _trainer(rule, optimizer=ts.SGD(lr=1.0, momentum=0.0), activation_dtype=activation_dtype)
     reference = _Reference(trainer.net, rule, ts.SGD())
     reference.refresh()
@@ -488,7 +488,7 @@ def test_micro_batches_do_what_the_whole_batch_does(optimizer: ts.Optimizer) -> 
 
 
 def test_the_clip_norm_counts_explored_connections() -> None:
-    rule = TopKAST(0.6)
+    rule = TopKAST(0.6, regularizer=0.0)
     trainer = _trainer(rule, optimizer=ts.SGD(lr=1.0, momentum=0.0, clip_norm=0.01))
     reference = _Reference(trainer.net, rule, ts.SGD())
     reference.refresh()

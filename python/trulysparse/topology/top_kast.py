@@ -50,7 +50,8 @@ class TopKAST(Periodic):
         Steps between two choices of A and B. The paper's is 1; it reports 100 as harmless.
     regularizer : float
         Factor c of the exploration regularizer (eq. 3 of the paper), whose gradient is c * theta on A and c / D * theta
-        on the rest of B, D the density of A in the layer; 0 is off.
+        on the rest of B, D the density of A in the layer; 0 is off: then nothing holds back weights of B that the
+        network does not see, and where B is much larger than A training may break down.
     choice : {"top", "random"}
         What B has besides A: the next largest, or (for comparison) cells drawn uniformly at every refresh.
     master : {"auto", "dense", "lazy"}
@@ -76,7 +77,8 @@ class TopKAST(Periodic):
     those of a full network of the same seed, but for sparse fan-in, where a layer's one scale is the median over its
     neurons. A network that was trained before keeps the weights of its connections. Where an earlier network is put
     back (early stopping), the sets are chosen again before the next step, from its weights and the others as the last
-    refresh left them.
+    refresh left them. A begins with the largest of all first weights, which are larger than those of other methods:
+    initialise with the scale of the dense layer or less (``fan_in="dense"``, the default, or ``Normal(std)``).
     """
 
     explores = True
@@ -87,7 +89,7 @@ class TopKAST(Periodic):
         backward_density: float | None = None,
         *,
         refresh_every: int = 100,
-        regularizer: float = 0.0,
+        regularizer: float = 1e-4,
         choice: str = "top",
         master: str = "auto",
         master_dir: str | None = None,
