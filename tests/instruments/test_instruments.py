@@ -236,7 +236,8 @@ def test_mask_similarity_finds_a_planted_permutation(seed: int) -> None:
 
 
 def test_mask_similarity_of_random_masks_is_what_chance_gives() -> None:
-    a, b = (ts.SparseMLP((60, 50, 40, 6), density=0.15, seed=seed) for seed in (1, 2))
+    # seed 0 is also the default seed of the random masks, which must be others than the network's own
+    a, b = (ts.SparseMLP((60, 50, 40, 6), density=0.15, seed=seed) for seed in (0, 1))
     plain = ts.mask_similarity(a, b, align=False)
     for got, chance in zip(plain.jaccard, plain.by_chance, strict=True):
         assert got == pytest.approx(chance, abs=0.06)
