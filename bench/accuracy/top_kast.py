@@ -89,12 +89,20 @@ def run(case: grid.Case, place: str) -> dict[str, Any]:
     net = ts.SparseMLP(sizes, density=ts.Uniform(forward), init=init, seed=case["seed"], threads=1)
     decay = 1e-4 + (0.0 if case["method"] == "top_kast" else case["regularizer"])
     optimizer = ts.SGD(lr=ts.Cosine(0.05), momentum=0.9, weight_decay=decay, decay="l2")
-    trainer, measured = grid.train(case, net, data, topology=rule(case), optimizer=optimizer, epochs=case["epochs"])
+    try:
+        trainer, measured = grid.train(case, net, data, topology=rule(case), optimizer=optimizer, epochs=case["epochs"])
+    except ts.DivergenceError as error:
+        return {"summary": f"diverged: {error}", "diverged": True}
     memory = trainer.state.memory(net)
     return measured | {
         "working_bytes": memory["network"] + memory["exploring"] + memory["optimizer"],
         "master_bytes": memory["rule"] + memory["rule_files"],
     }
+
+
+def _broken(result: dict[str, Any]) -> bool:
+    """Whether a run ended in numbers that are none, or learnt nothing: the loss of guessing is log(10) = 2.30."""
+    return bool(result.get("diverged")) or result["train_loss"] > 2.2
 
 
 def report(options: Any, wanted: list[grid.Case]) -> str:
@@ -107,16 +115,20 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
         if not some:
             continue
         dense = [r for r in found if r["case"]["method"] == "dense"]
+        learnt = [r for r in some if not _broken(r)]
+        label = [method, f"{1 - forward:.2f} / {1 - backward:.2f}", choice, f"{strength:g}"]
+        note = f" ({len(some) - len(learnt)} of {len(some)} broke down)" if len(learnt) < len(some) else ""
+        if not learnt:
+            rows.append([*label, note.strip(" ()"), *[""] * 5])
+            continue
+        some = learnt
         seconds = grid.spread([r["train_seconds"] + r["evolve_seconds"] for r in some])[0]
         whole = grid.spread([r["train_seconds"] + r["evolve_seconds"] for r in dense])[0] if dense else float("nan")
         share = sum(r["evolve_seconds"] for r in some) / sum(r["train_seconds"] + r["evolve_seconds"] for r in some)
         rows.append(
             [
-                method,
-                f"{1 - forward:.2f} / {1 - backward:.2f}",
-                choice,
-                f"{strength:g}",
-                grid.percent([r["test_accuracy"] for r in some]),
+                *label,
+                grid.percent([r["test_accuracy"] for r in some]) + note,
                 f"{grid.spread([r['train_loss'] for r in some])[0]:.3f}",
                 f"{seconds:.1f} ({seconds / whole:.2f})",
                 f"{100 * share:.0f} %",

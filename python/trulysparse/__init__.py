@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         DensityWarning,
         DivergenceError,
         PatternError,
+        ScheduleWarning,
         ShapeError,
         TrulySparseError,
     )
@@ -94,6 +95,7 @@ _HOMES = {
         "DensityWarning",
         "DivergenceError",
         "PatternError",
+        "ScheduleWarning",
         "ShapeError",
         "TrulySparseError",
     ),
@@ -229,6 +231,7 @@ __all__ = [
     "RigL",
     "RuleState",
     "SReLU",
+    "ScheduleWarning",
     "ShapeError",
     "Sigmoid",
     "Signals",

@@ -32,3 +32,7 @@ class DivergenceError(TrulySparseError, ArithmeticError):
 
 class DensityWarning(UserWarning):
     """A layer was given fewer connections than asked for, because it has no room for them."""
+
+
+class ScheduleWarning(UserWarning):
+    """What was asked for will not happen in a run of this length."""

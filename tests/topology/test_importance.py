@@ -303,8 +303,8 @@ class _Greedy(ts.Topology):
         return ts.TopologyDelta(mask, cells)
 
 
-RULES = {"set": lambda: ts.SET(0.4), "rigl": lambda: ts.RigL(0.4, update_every=1), "own": _Greedy}
-SAMPLED = {"sampled": lambda: ts.RigL(0.4, update_every=1, search="sampled")}
+RULES = {"set": lambda: ts.SET(0.4), "rigl": lambda: ts.RigL(0.4, update_every=2, end=1.0), "own": _Greedy}
+SAMPLED = {"sampled": lambda: ts.RigL(0.4, update_every=2, end=1.0, search="sampled")}
 
 
 def _train(net: ts.SparseMLP, rule: ts.Topology, pruning: ts.ImportancePruning, epochs: int = 8, **more: Any) -> Any:

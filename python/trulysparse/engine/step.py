@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +69,12 @@ class _Workspace:
 
 
 def _as_float32(stored: Stored) -> Floats:
-    """Return stored activations as numbers: bfloat16 is the upper half of float32."""
-    return (stored.astype(np.uint32) << 16).view(np.float32) if stored.dtype == np.uint16 else stored  # type: ignore[return-value]  # the dtypes of Stored
+    """Return stored activations as numbers, aligned as kernels want them: bfloat16 is the upper half of float32."""
+    if stored.dtype == np.float32:
+        return cast(Floats, stored)
+    numbers = _kernels.aligned_empty(stored.shape)
+    np.left_shift(stored, 16, out=numbers.view(np.uint32), dtype=np.uint32)
+    return numbers
 
 
 def _like(arrays: Mapping[str, Floats]) -> dict[str, Floats]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["Progress"]
@@ -33,6 +34,10 @@ class Progress:
     def total_steps(self) -> int:
         """Steps that the whole run will have."""
         return self.steps_per_epoch * self.epochs
+
+    def step_at(self, part: float) -> int:
+        """Return the step before which `part` of the run is over: part * total steps, rounded up, but for rounding."""
+        return math.ceil(part * self.total_steps - (1e-9 + 1e-12 * self.total_steps))
 
     @property
     def starts_epoch(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -199,7 +199,7 @@ class Topology(Configurable):
     """True: the batch of a step at which the rule is due gives its gradients to the rule (`Signals.gradient`) instead
     of moving the weights."""
     observes: ClassVar[bool] = False
-    """True: `observe` is called for every layer at every training step."""
+    """True: `observe` is called at every training step for every layer to which the rule applies."""
     explores: ClassVar[bool] = False
     """True: the rule fills `Signals.exploring`, and acts before the next step whenever that is empty."""
     allows_pruning: ClassVar[bool] = True
@@ -219,6 +219,25 @@ class Topology(Configurable):
 
     def check(self, net: SparseMLP) -> None:
         """Raise ConfigError if the rule cannot work on `net`; asked when a run begins, before its first step."""
+
+    def check_run(self, net: SparseMLP, whole: Progress) -> None:
+        """Refuse a run in which the rule cannot work, warn of one in which it would never act; asked with `check`.
+
+        Parameters
+        ----------
+        net : SparseMLP
+        whole : Progress
+            The start of the run, with the number of its steps.
+        """
+        if self.wants_gradient and self.dynamic and all(self.due(replace(whole, step=step)) for step in (1, 2, 3)):
+            raise ConfigError(
+                f"{type(self).__name__} would take every batch for its gradients and leave none to train on; act every "
+                "second step at most (update_every), or make batches smaller, so that an epoch has several"
+            )
+
+    def settled(self, progress: Progress) -> bool:
+        """Whether the network has the density that the run is to end with; what is best is looked for only then."""
+        return True
 
     def due(self, progress: Progress) -> bool:
         """Whether the rule acts before the step that comes next; asked before every step, the first one too.

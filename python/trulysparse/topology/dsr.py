@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from trulysparse.errors import ConfigError, DivergenceError
-from trulysparse.model import SparseLayer
+from trulysparse.model import SparseLayer, SparseMLP
 from trulysparse.model.registry import check_integer, check_number
 from trulysparse.topology.apportion import apportion
 from trulysparse.topology.base import Signals, TopologyDelta, register_topology
@@ -57,6 +57,15 @@ class DSR(Periodic):
         self.drop_fraction = check_number(drop_fraction, "DSR's drop_fraction", low=0, high=1, low_open=True)
         self.prune_count = None if prune_count is None else check_integer(prune_count, "DSR's prune_count", low=1)
         self.threshold = check_number(threshold, "DSR's threshold", low=0, low_open=True)
+
+    def check(self, net: SparseMLP) -> None:
+        """Refuse to replace more connections than there are."""
+        count = sum(layer.nnz for layer in net.layers if self.applies_to(layer.index, len(net.layers)))
+        if self.prune_count is not None and self.prune_count >= count:
+            raise ConfigError(
+                f"DSR's prune_count {self.prune_count:,} is not below the {count:,} connections that there are; "
+                "a hundredth of them is common"
+            )
 
     def wanted(self, connections: int) -> float:
         """Return how many of the network's connections an update should replace, N_p."""

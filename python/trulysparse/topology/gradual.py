@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from trulysparse.errors import ConfigError
@@ -45,14 +44,18 @@ class GradualPruning(Periodic):
 
     def last_step(self, progress: Progress) -> int:
         """Return the step before which the last update comes: where the end falls, or the last of the run."""
-        return max(0, min(math.ceil(self.end * progress.total_steps - 1e-9), progress.total_steps - 1))
+        return max(0, min(progress.step_at(self.end), progress.total_steps - 1))
+
+    def settled(self, progress: Progress) -> bool:
+        """Whether the last update is made."""
+        return progress.step > self.last_step(progress)
 
     def due(self, progress: Progress) -> bool:
         """Whether an update comes before the next step: at whole intervals from the start on, and at the end."""
         last = self.last_step(progress)
         if progress.step >= last:
             return progress.step == last
-        return super().due(progress) and progress.step >= self.start * progress.total_steps
+        return super().due(progress) and progress.step >= progress.step_at(self.start)
 
     def part(self, progress: Progress) -> float:
         """Return which part of the time between start and end is over, from 0 to 1."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,7 +79,11 @@ class MEST(Periodic):
         return self.soft and (progress.step == 0 or progress.step in self._falls(progress))
 
     def _falls(self, progress: Progress) -> list[int]:
-        return [math.ceil(part * progress.total_steps) for part in self.milestones]
+        return [min(progress.step_at(part), progress.total_steps - 1) for part in self.milestones]
+
+    def settled(self, progress: Progress) -> bool:
+        """Whether the last milestone is passed, with `soft`."""
+        return not self.soft or progress.step > self._falls(progress)[-1]
 
     def fraction(self, progress: Progress) -> float:
         """Return d as it is now."""

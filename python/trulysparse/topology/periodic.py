@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trulysparse.errors import ConfigError
+from trulysparse.errors import ConfigError, ScheduleWarning
+from trulysparse.model import SparseMLP
 from trulysparse.model.progress import Progress
 from trulysparse.model.registry import check_integer, check_number, nearest
 from trulysparse.topology.base import Signals, Topology
@@ -18,6 +20,7 @@ from trulysparse.topology.schedules import DropSchedule, get_drop_schedule
 __all__ = ["DropAndGrow", "Periodic"]
 
 _UNITS = ("steps", "epochs")
+_RANKINGS = ("layer", "global")
 _NEW_WEIGHTS = ("init", "zeros", "gradient")
 
 
@@ -47,8 +50,25 @@ class Periodic(Topology):
 
     def due(self, progress: Progress) -> bool:
         """Whether an update comes before the next step: at whole intervals, never before the first step."""
-        interval = self.update_every * (progress.steps_per_epoch if self.unit == "epochs" else 1)
-        return self.dynamic and progress.step > 0 and progress.step % interval == 0 and self.part(progress) < 1.0
+        step = progress.step
+        return self.dynamic and 0 < step < progress.step_at(self.end) and step % self.interval(progress) == 0
+
+    def interval(self, progress: Progress) -> int:
+        """Return the steps between two updates."""
+        return self.update_every * (progress.steps_per_epoch if self.unit == "epochs" else 1)
+
+    def check_run(self, net: SparseMLP, whole: Progress) -> None:
+        """As in `Topology`; warn too of a run that ends before the first update."""
+        super().check_run(net, whole)
+        first = self.interval(whole)
+        if self.dynamic and not self.due(whole) and whole.epochs > 1 and first >= whole.step_at(self.end):
+            warnings.warn(
+                f"{type(self).__name__} never changes a connection at intervals in this run: the first update would "
+                f"come before step {first}, but updates end at step {whole.step_at(self.end)} of "
+                f"{whole.total_steps}; set update_every to a tenth of that or less, or train longer",
+                ScheduleWarning,
+                stacklevel=3,
+            )
 
     def part(self, progress: Progress) -> float:
         """Return which part of the updating phase is over, from 0 to 1."""
@@ -68,6 +88,9 @@ class DropAndGrow(Periodic):
     new_weights : {"init", "zeros", "gradient"}
         Weights of new connections: drawn as the first ones were; 0; or what one gradient step makes of 0 (-lr g; only
         for rules that grow by gradient).
+    ranking : {"layer", "global"}
+        Whether each layer replaces the same part of its own connections, or the part is that of the whole network: then
+        the smallest of all layers go, the best of all come, and connections move from layer to layer.
     update_every, unit, end, layers
         As in `Periodic`.
     """
@@ -82,6 +105,7 @@ class DropAndGrow(Periodic):
         end: float,
         new_weights: str,
         layers: str,
+        ranking: str = "layer",
     ) -> None:
         super().__init__(update_every=update_every, unit=unit, end=end, layers=layers)
         who = type(self).__name__
@@ -94,6 +118,11 @@ class DropAndGrow(Periodic):
                 + nearest(new_weights, allowed)
             )
         self.new_weights = new_weights
+        if ranking not in _RANKINGS:
+            raise ConfigError(
+                f"{who}'s ranking must be one of {', '.join(_RANKINGS)}, got {ranking!r}{nearest(ranking, _RANKINGS)}"
+            )
+        self.ranking = ranking
 
     def fraction(self, progress: Progress) -> float:
         """Return the part of a layer's connections that an update replaces now."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from trulysparse.errors import ConfigError
 from trulysparse.model import SparseLayer
 from trulysparse.model.registry import check_number, nearest
 from trulysparse.topology.base import Signals, TopologyDelta, register_topology
-from trulysparse.topology.criteria import rewire, smallest, smallest_magnitude
+from trulysparse.topology.criteria import globally_smallest, rewire, smallest, smallest_magnitude
 from trulysparse.topology.periodic import DropAndGrow
 from trulysparse.topology.schedules import DropSchedule
 
@@ -41,6 +41,9 @@ class RigL(DropAndGrow):
         Part of the run after which the topology stays, in (0, 1].
     new_weights : {"zeros", "init", "gradient"}
         Weights of new connections: 0; drawn as the first ones were; or what one gradient step makes of 0.
+    ranking : {"layer", "global"}
+        "layer" keeps the number of connections of every layer, as in the paper. "global": the smallest weights of all
+        layers go, the largest gradients of all layers come; only their sum stays, and no layer becomes empty.
     search : {"exact", "sampled"}
         "exact" looks at the gradient of every missing cell, tile by tile, as much work as one dense weight gradient.
         "sampled" computes it for random candidates only, for layers where even that is too much.
@@ -67,6 +70,7 @@ class RigL(DropAndGrow):
         new_weights: str = "zeros",
         search: str = "exact",
         candidates: float = 10.0,
+        ranking: str = "layer",
         layers: str = "all",
     ) -> None:
         super().__init__(
@@ -77,6 +81,7 @@ class RigL(DropAndGrow):
             end=end,
             new_weights=new_weights,
             layers=layers,
+            ranking=ranking,
         )
         if search not in _SEARCHES:
             raise ConfigError(
@@ -85,27 +90,54 @@ class RigL(DropAndGrow):
         self.search = search
         self.candidates = check_number(candidates, "RigL's candidates", low=1)
 
+    def plan(
+        self, layers: Sequence[SparseLayer], signals: Signals
+    ) -> Iterator[tuple[SparseLayer, TopologyDelta | None]]:
+        """Yield each layer's change; with global ranking all are found before the first is carried out."""
+        if self.ranking == "layer":
+            yield from super().plan(layers, signals)
+            return
+        chosen = [layer for layer in layers if layer.nnz and layer.density < 1.0]
+        count = int(self.fraction(signals.progress) * sum(layer.nnz for layer in chosen))
+        if count == 0:
+            return
+        scores = [layer.values for layer in chosen]
+        masks = globally_smallest(scores, count, chosen, signals.threads, keep_one=True)
+        found = [self._best(layer, signals, count, mask) for layer, mask in zip(chosen, masks, strict=True)]
+        # of equal gradients the first layer's first cell comes; the selection drops the first, so from the end
+        every = np.concatenate([gradient for _, gradient in found])
+        best = smallest(every[::-1].copy(), every.size - count, chosen[0], signals.threads)[::-1]
+        parts = np.split(best, np.cumsum([cells.size for cells, _ in found])[:-1])
+        for layer, mask, (cells, gradient), part in zip(chosen, masks, found, parts, strict=True):
+            grown, slope = cells[part], gradient[part]
+            yield layer, rewire(layer, mask, grown, self.weights_of_new(grown, signals, slope))
+
     def evolve(self, layer: SparseLayer, signals: Signals, step: int) -> TopologyDelta | None:
         """Return what goes and what comes; the number of connections stays the same."""
         count = int(self.fraction(signals.progress) * layer.nnz)
         if count == 0 or layer.density == 1.0:
             return None
         mask = smallest_magnitude(layer, count, signals.threads)
-        if self.search == "exact":
-            grown, gradient = signals.gradient(layer).top_missing(count, mask)
-        else:
-            grown, gradient = self._sampled(layer, signals, count, mask)
+        grown, gradient = self._best(layer, signals, count, mask)
         return rewire(layer, mask, grown, self.weights_of_new(grown, signals, gradient))
+
+    def _best(
+        self, layer: SparseLayer, signals: Signals, count: int, mask: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+        """Return up to `count` missing cells of largest gradient, ascending, and their gradients."""
+        if self.search == "exact":
+            return signals.gradient(layer).top_missing(count, mask)
+        return self._sampled(layer, signals, count, mask)
 
     def _sampled(
         self, layer: SparseLayer, signals: Signals, count: int, mask: NDArray[np.bool_]
     ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
         """Return the best of randomly drawn cells, of equal ones the first."""
-        free = layer.n_in * layer.n_out - layer.nnz + count
-        drawn = signals.draw_missing(layer, layer.pattern, min(free, int(self.candidates * count)), mask)
+        wanted = min(signals.room(layer, mask), int(self.candidates * count))
+        drawn = signals.draw_missing(layer, layer.pattern, wanted, mask)
         gradient = signals.gradient(layer).at(drawn)
         # of equal ones the selection drops the first, growing wants to keep it: so from the end
-        best = smallest(gradient[::-1].copy(), gradient.size - count, layer, signals.threads)[::-1]
+        best = smallest(gradient[::-1].copy(), max(0, gradient.size - count), layer, signals.threads)[::-1]
         return drawn[best], gradient[best]
 
     def training_flops(self, sparse: float, dense: float) -> float:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from trulysparse.errors import ConfigError, DivergenceError
 from trulysparse.model import SparseLayer
+from trulysparse.topology.apportion import apportion
 from trulysparse.topology.base import Signals, TopologyDelta, register_topology
-from trulysparse.topology.criteria import drop_by_sign, smallest_magnitude
+from trulysparse.topology.criteria import drop_by_sign, globally_smallest, smallest_magnitude
 from trulysparse.topology.periodic import DropAndGrow
 from trulysparse.topology.schedules import DropSchedule
 
@@ -38,6 +39,9 @@ class SET(DropAndGrow):
     drop : {"sign", "magnitude"}
         "sign" is the paper's rule above; "magnitude" drops the fraction (rounded down) of smallest |w|, whatever the
         sign, as the SET baseline of the RigL paper does.
+    ranking : {"layer", "global"}
+        "layer" is the paper's. "global" needs ``drop="magnitude"``: the smallest weights of all layers go, and as many
+        cells come in each layer as it has survivors in proportion; only the sum over layers stays.
     schedule, update_every, unit, end, new_weights
         As in `DropAndGrow`; the paper's are "constant", every epoch, to the end, "init".
     """
@@ -54,6 +58,7 @@ class SET(DropAndGrow):
         unit: str = "epochs",
         end: float = 1.0,
         new_weights: str = "init",
+        ranking: str = "layer",
     ) -> None:
         super().__init__(
             drop_fraction,
@@ -63,13 +68,35 @@ class SET(DropAndGrow):
             end=end,
             new_weights=new_weights,
             layers=layers,
+            ranking=ranking,
         )
         if compat not in (None, "wasap"):
             raise ConfigError(f'SET: compat={compat!r} is unknown; use None or "wasap"')
         if drop not in ("sign", "magnitude"):
             raise ConfigError(f'SET: drop={drop!r} is unknown; use "sign" or "magnitude"')
+        if compat is not None and drop != "sign":
+            raise ConfigError(f"SET: compat={compat!r} has its own way to drop; leave out drop={drop!r}")
+        if ranking == "global" and drop != "magnitude":
+            raise ConfigError("SET ranks over the whole network by magnitude only; set drop='magnitude' too")
         self.compat = compat
         self.drop = drop
+
+    def plan(
+        self, layers: Sequence[SparseLayer], signals: Signals
+    ) -> Iterator[tuple[SparseLayer, TopologyDelta | None]]:
+        """Yield each layer's change; with global ranking all masks are made first."""
+        if self.ranking == "layer":
+            yield from super().plan(layers, signals)
+            return
+        chosen = [layer for layer in layers if layer.nnz]
+        count = int(self.fraction(signals.progress) * sum(layer.nnz for layer in chosen))
+        scores = [layer.values for layer in chosen]
+        masks = globally_smallest(scores, count, chosen, signals.threads, keep_one=True)
+        survivors = [int(np.count_nonzero(mask)) for mask in masks]
+        room = [signals.room(layer, mask) for layer, mask in zip(chosen, masks, strict=True)]
+        for layer, mask, new in zip(chosen, masks, apportion(count, survivors, room), strict=True):
+            grown = signals.draw_missing(layer, layer.pattern, new, mask)
+            yield layer, TopologyDelta(mask, grown, self.weights_of_new(grown, signals))
 
     def evolve(self, layer: SparseLayer, signals: Signals, step: int) -> TopologyDelta | None:
         """Return what goes and what comes; the number of connections stays the same."""

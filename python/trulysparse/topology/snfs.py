@@ -126,7 +126,7 @@ class SNFS(DropAndGrow):
         fraction = self.fraction(signals.progress)
         momenta = [signals.state.tensors.get(_name(layer)) for layer in layers]
         if any(dense is None for dense in momenta):
-            raise ConfigError("SNFS has seen no gradient yet; it can only act after a training step that it observed")
+            return  # nothing was observed since the run began, or since another network was put back
         masks, gone, shares = [], [], []
         for layer, dense in zip(layers, momenta, strict=True):
             assert dense is not None
@@ -176,9 +176,11 @@ class SNFS(DropAndGrow):
         # not kept densely; m squared stands in for it, since beside v = 0 the first steps would be far too long.
         smooth = _at(signals.state.tensors[_name(layer)], delta.grown)
         velocity = np.multiply(smooth, np.float32(-signals.lr / (1.0 - self.momentum)), dtype=np.float32)
-        return TopologyDelta(
-            delta.mask, delta.grown, delta.values, {"velocity": velocity, "m": smooth, "v": smooth * smooth}
-        )
+        slots = {"velocity": velocity}
+        # beside an "age" of 0 they would count as those of a connection just begun
+        if not signals.slots or "age" not in signals.slots[layer.index]:
+            slots |= {"m": smooth, "v": smooth * smooth}
+        return TopologyDelta(delta.mask, delta.grown, delta.values, slots)
 
     def training_flops(self, sparse: float, dense: float) -> float:
         """Return 2 s + d: forward pass and deltas are sparse, the weight gradient is dense at every step."""

@@ -160,7 +160,9 @@ class _Improvement:
             self.best = self.best_epoch = None
 
     def measured(self, trainer: Trainer, row: Row) -> bool:
-        """Return whether the epoch has a value; ConfigError if it should but the run never measures it."""
+        """Return whether the epoch has a value that counts; ConfigError if the run never measures it."""
+        if not trainer.settled:
+            return False  # what a rule that still prunes leaves behind is not what the run is to end with
         if row[self.monitor] is not None:
             return True
         validation = self.monitor.startswith("val_")
@@ -203,7 +205,8 @@ class EarlyStopping(Callback):
     monitor : str
         Column of the history to follow.
     patience : int
-        Epochs without improvement, at least 1, after which the run stops; those without validation count too.
+        Epochs without improvement, at least 1, after which the run stops; those without validation count too, those
+        before a pruning rule has reached its final density do not.
     min_delta : float
         Least change that counts as an improvement.
     mode : {"auto", "min", "max"}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import numbers
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from trulysparse.engine import (
     evolve_network,
     restore_network,
 )
-from trulysparse.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from trulysparse.errors import CheckpointError, ConfigError, DataError, DivergenceError, ScheduleWarning
 from trulysparse.model import Inputs, InputScaling, SparseMLP
 from trulysparse.model.inference import BATCH_SIZE, evaluate_inputs
 from trulysparse.model.registry import check_integer, check_seed
@@ -208,6 +209,14 @@ class Trainer:
         return self.stop_reason is not None or (self.epochs is not None and self.state.epoch >= self.epochs)
 
     @property
+    def settled(self) -> bool:
+        """Whether the topology rule has brought the network to the density that it is to end with."""
+        if self.epochs is None or not self.steps_per_epoch:
+            return True
+        step, per_epoch = self.state.step, self.steps_per_epoch
+        return self.topology.settled(Progress(step, step / per_epoch, per_epoch, self.epochs))
+
+    @property
     def state(self) -> TrainState:
         """Counters and optimizer state of the run."""
         return self._engine.state
@@ -256,8 +265,18 @@ class Trainer:
         data = self._admit(X, y, validation)
         if epochs != self.epochs:
             self.stop_reason = None  # a run that stopped early goes on only if it is asked for more
+        unsettled = not self.settled
         self.epochs = epochs
         self.steps_per_epoch = data.count // self.batch_size
+        if self.state.step == 0 and epochs:
+            self.topology.check_run(self.net, Progress(0, 0.0, self.steps_per_epoch, epochs))
+        elif unsettled and self.settled:
+            warnings.warn(
+                f"the run was cut to {epochs} epochs after the point at which {type(self.topology).__name__} would "
+                "have reached its final density, so it never will; give it more epochs",
+                ScheduleWarning,
+                stacklevel=2,
+            )
         reporter = [ProgressReporter()] if self.progress else []
         callbacks = CallbackList([*self.callbacks, *reporter])
         with StopSignals() as signals:
