@@ -7,15 +7,20 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from trulysparse.engine.state import Slots, TrainState
-from trulysparse.errors import PatternError
+from trulysparse.errors import ConfigError, PatternError, ShapeError
 from trulysparse.model import SparseLayer, SparseMLP
 from trulysparse.model.compaction import drop_neurons, fold_constants, isolated_neurons
 from trulysparse.model.progress import Progress
+from trulysparse.model.registry import nearest
 from trulysparse.topology import ImportancePruning, LayerGradient, Signals, Topology, TopologyDelta
+
+# A rule may bring state for optimizers other than the one at hand.
+_COMMON_SLOTS = ("velocity", "m", "v", "age")
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,31 @@ def _prune(
     return taken
 
 
+def _check_delta(topology: Topology, layer: SparseLayer, delta: TopologyDelta, slots: Slots) -> None:
+    """Refuse a change that the kernels would stumble over, in words of the rule that made it."""
+    where = f"{type(topology).__name__}, layer {layer.index}: the delta's"
+    wanted: dict[str, tuple[Any, np.dtype[Any], int | None]] = {"grown": (delta.grown, np.dtype(np.uint64), None)}
+    if delta.mask is not None:
+        wanted["mask"] = (delta.mask, np.dtype(np.bool_), layer.nnz)
+    count = np.size(delta.grown)
+    if delta.values is not None:
+        wanted["values"] = (delta.values, np.dtype(np.float32), count)
+    wanted |= {f"slots[{name!r}]": (array, np.dtype(np.float32), count) for name, array in delta.slots.items()}
+    for name, (array, dtype, length) in wanted.items():
+        if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
+            got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise TypeError(f"{where} {name} must be a one-dimensional array of {dtype}, got {got}")
+        if length is not None and array.size != length:
+            one = "connection" if name == "mask" else "grown cell"
+            raise ShapeError(f"{where} {name} must have {length} entries, one a {one}, got {array.size}")
+    known = {*slots, *_COMMON_SLOTS}
+    for name in delta.slots:
+        if name not in known:
+            raise ConfigError(
+                f"{where} slot {name!r} is not known, there are {', '.join(sorted(known))}{nearest(name, known)}"
+            )
+
+
 def _check_closed(topology: Topology, layer: SparseLayer, delta: TopologyDelta, state: TrainState) -> None:
     closed = state.pruned.get(layer.index)
     if closed is None or not delta.grown.size:
@@ -252,6 +282,7 @@ def evolve_network(
                     "evolve returns a TopologyDelta or None"
                 )
             if delta is not None:
+                _check_delta(topology, layer, delta, state.weight_slots[layer.index])
                 _check_closed(topology, layer, delta, state)
                 out, came = _change(delta)
                 dropped[layer.index] += out
