@@ -102,6 +102,11 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
         f"Test accuracy in percent after the last epoch, mean ± standard deviation over {options.seeds} seeds; "
         f"{case['epochs']} epochs at simple length, {'the full' if options.full else 'the default'} sizes of "
         "`python bench/accuracy/rigl.py`.",
+        "",
+        "All methods: ReLU, no dropout, momentum SGD, batch 128, learning rate 0.05 along half a cosine, L2 decay "
+        "1e-4, He's scale of the sparse fan-in, ERK densities; updates every 100 steps until three quarters of the run. "
+        "Top-KAST, which takes the largest of all first weights, begins with N(0, 0.07^2) instead, trains twice as many "
+        "weights as it has connections, and has its regulariser (1e-4) besides.",
     ]
     for length in LENGTHS:
         accuracy = rows(length, lambda some: grid.percent([r["test_accuracy"] for r in some]))

@@ -59,7 +59,7 @@ SHRINKING: dict[str, Callable[[], ts.Topology]] = {
 
 
 @pytest.mark.parametrize("name", [*KEEPING, *MOVING, *SHRINKING])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     sizes=st.lists(st.integers(2, 24), min_size=3, max_size=4),
     density=st.floats(0.3, 0.9),
