@@ -104,8 +104,8 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
         "`python bench/accuracy/rigl.py`.",
         "",
         "All methods: ReLU, no dropout, momentum SGD, batch 128, learning rate 0.05 along half a cosine, L2 decay "
-        "1e-4, He's scale of the sparse fan-in, ERK densities; updates every 100 steps until three quarters of the run. "
-        "Top-KAST, which takes the largest of all first weights, begins with N(0, 0.07^2) instead, trains twice as many "
+        "1e-4, He's scale of the sparse fan-in, ERK densities; updates every 100 steps until 0.75 of the run. "
+        "Top-KAST, which takes the largest of all first weights, begins with N(0, 0.07^2), trains twice as many "
         "weights as it has connections, and has its regulariser (1e-4) besides.",
     ]
     for length in LENGTHS:
