@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -643,7 +644,36 @@ def test_settings_that_do_not_fit_the_run_are_refused_before_it_begins(tmp_path:
     with pytest.raises(ConfigError, match=r"not a directory"):
         _fit(_trainer(TopKAST(master_dir=str(tmp_path / "nothing"))), 1)
     with pytest.raises(ConfigError, match=r"TopKAST .* importance pruning"):
-        _trainer(TopKAST(0.5), pruning=ts.ImportancePruning())
+        _trainer(TopKAST(0.5), pruning=ts.ImportancePruning(compact=True))
+
+
+@pytest.mark.parametrize("form", ["dense", "lazy"])
+def test_what_importance_pruning_takes_does_not_come_back(form: str) -> None:
+    gone: dict[int, set[int]] = {}
+    counts: list[tuple[int, ...]] = []
+
+    class Watch(TopKAST):
+        def connections_pruned(self, layer: ts.SparseLayer, cells: Any, state: Any) -> None:
+            super().connections_pruned(layer, cells, state)
+            gone.setdefault(layer.index, set()).update(map(int, cells))
+
+    def look(trainer: ts.Trainer, report: Any) -> None:
+        counts.append(tuple(layer.nnz for layer in trainer.net.layers))
+        for index, cells in gone.items():
+            assert not cells & set(map(int, trainer.net.layers[index].pattern.cells()))
+            if f"pruned.{index}" not in trainer.state.rule.tensors:
+                assert not cells & set(map(int, trainer.state.exploring[index].layer.pattern.cells()))
+
+    trainer = _trainer(
+        Watch(0.5, refresh_every=3, master=form),
+        pruning=ts.ImportancePruning(20, start=0, period=1),
+        callbacks=ts.LambdaCallback(on_evolution=look),
+    )
+    _fit(trainer, 5)
+    assert gone and all(len(cells) > 3 for cells in gone.values())
+    for before, after in itertools.pairwise(counts):
+        assert all(a <= b for a, b in zip(after, before, strict=True))
+    assert sum(counts[-1]) < 0.9 * sum(counts[0])
 
 
 def test_the_lazy_form_runs_where_the_dense_one_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

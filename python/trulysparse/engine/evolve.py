@@ -149,6 +149,8 @@ def _prune(
         if delta is not None:
             taken.connections[i], _ = _change(delta)
             taken.neurons[i] = report.neurons_pruned
+            if rule is not None and delta.mask is not None and rule.applies_to(i, count):
+                rule.connections_pruned(layer, layer.pattern.cells()[~delta.mask], state.rule)
             apply_delta(layer, state.weight_slots[i], delta, seed=0, evolution=0, threads=threads)
         if not pruning.regrow_into_pruned:
             without = layer.pattern.in_degree() == 0  # just those at or below the threshold

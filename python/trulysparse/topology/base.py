@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from trulysparse.model.progress import Progress
 from trulysparse.model.registry import Configurable, Registry
 from trulysparse.topology.exploration import Exploration
 from trulysparse.topology.gradient import LayerGradient, open_part, widen_cells
+
+if TYPE_CHECKING:
+    from trulysparse.topology.importance import ImportancePruning
 
 _LAYERS = ("hidden", "all")
 _START = Progress(0, 0.0, 1, 1)
@@ -202,8 +205,6 @@ class Topology(Configurable):
     """True: `observe` is called at every training step for every layer to which the rule applies."""
     explores: ClassVar[bool] = False
     """True: the rule fills `Signals.exploring`, and acts before the next step whenever that is empty."""
-    allows_pruning: ClassVar[bool] = True
-    """False: importance pruning makes no sense beside the rule, and a trainer refuses it."""
     slots: ClassVar[tuple[str, ...]] = ()
     """Names of float32 arrays of the rule's own that go along with the connections, beside the optimizer's."""
     layers: str = "hidden"
@@ -234,6 +235,12 @@ class Topology(Configurable):
                 f"{type(self).__name__} would take every batch for its gradients and leave none to train on; act every "
                 "second step at most (update_every), or make batches smaller, so that an epoch has several"
             )
+
+    def check_pruning(self, pruning: ImportancePruning) -> None:
+        """Raise ConfigError if the rule cannot work beside `pruning`; asked when a trainer is made."""
+
+    def connections_pruned(self, layer: SparseLayer, cells: NDArray[np.uint64], state: RuleState) -> None:
+        """Take note that importance pruning takes these connections of a layer (ascending cells), before it does."""
 
     def settled(self, progress: Progress) -> bool:
         """Whether the network has the density that the run is to end with; what is best is looked for only then."""

@@ -52,8 +52,8 @@ class ImportancePruning(Configurable):
     The importance of a hidden neuron is the sum of the absolute weights of its incoming connections. At an event,
     every neuron at or below the given percentile of its layer (neurons without connections count too, as 0) loses
     all of them, and the connections are gone for good: the rule that follows keeps the smaller number. The neuron, its
-    bias and its outgoing connections stay, unless the options below say otherwise. It works beside any topology rule
-    but Top-KAST.
+    bias and its outgoing connections stay, unless the options below say otherwise. It works beside any topology
+    rule, beside Top-KAST without those options.
     "Truly Sparse Neural Networks at Scale", eq. 4 and algorithm 2.
 
     Parameters

@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from trulysparse.topology.exploration import Exploration
 from trulysparse.topology.master import DenseMaster, LazyMaster, Master, find, top
 from trulysparse.topology.periodic import Periodic
 
+if TYPE_CHECKING:
+    from trulysparse.topology.importance import ImportancePruning
+
 F32 = NDArray[np.float32]
 Cells = NDArray[np.uint64]
 
@@ -35,10 +39,11 @@ class TopKAST(Periodic):
     """The network consists of the weights of largest magnitude; gradients also go to the next largest.
 
     Every cell has a weight theta. A, the forward set, holds as many cells of largest |theta| as the layer had
-    connections at the start, and is the network. B, the backward set, holds A and the next largest. Outputs and the
-    gradients of activations use A only; the weights of B are trained, all others keep their last value. A and B are
-    chosen anew every `refresh_every` steps, before the first step too; the optimizer's state follows, from A to B
-    without A and back as well, and is dropped where a cell leaves B.
+    connections at the start, and is the network (less what importance pruning takes, whose weights become 0). B, the
+    backward set, holds A and the next largest. Outputs and the gradients of activations use A only; the weights of B
+    are trained, all others keep their last value. A and B are chosen anew every `refresh_every` steps, before the first
+    step too; the optimizer's state follows, from A to B without A and back as well, and is dropped where a cell leaves
+    B.
     Jayakumar et al. 2020, "Top-KAST: Top-K Always Sparse Training", arXiv:2106.03517, section 2.
 
     Parameters
@@ -82,7 +87,6 @@ class TopKAST(Periodic):
     """
 
     explores = True
-    allows_pruning = False
 
     def __init__(
         self,
@@ -128,6 +132,20 @@ class TopKAST(Periodic):
         self.backward_counts([layer for layer in net.layers if self.applies_to(layer.index, len(net.layers))])
         if self.master_dir is not None and not Path(self.master_dir).is_dir():
             raise ConfigError(f"TopKAST's master_dir {self.master_dir} is not a directory; make it first")
+
+    def check_pruning(self, pruning: ImportancePruning) -> None:
+        """Refuse the options that take neurons away: every cell has a weight here, and may be chosen."""
+        if pruning.remove_outgoing or pruning.compact or not pruning.regrow_into_pruned:
+            raise ConfigError(
+                "TopKAST works beside importance pruning with its default options only (without remove_outgoing, "
+                "compact, regrow_into_pruned=False), since it chooses among the cells of all neurons; leave them out, "
+                "or prune when the run is over (prune(net))"
+            )
+
+    def connections_pruned(self, layer: SparseLayer, cells: Cells, state: RuleState) -> None:
+        """Remember what has to be 0 at the next refresh, so that it ranks last."""
+        name = f"pruned.{layer.index}"
+        state.tensors[name] = np.union1d(state.tensors.get(name, np.empty(0, np.uint64)), cells)
 
     def backward_counts(self, layers: Sequence[SparseLayer]) -> list[int]:
         """Return |B| for each of the layers to which the rule applies.
@@ -210,6 +228,9 @@ class TopKAST(Periodic):
             layer.values[...] = master.at(layer.pattern.cells())  # the same, but for the scale of sparse fan-in
         else:
             master.write(cells, values[order])
+        pruned = signals.state.tensors.pop(f"pruned.{index}", None)
+        if pruned is not None:
+            master.write(pruned, np.zeros(pruned.size, np.float32))
         chosen, weights = master.strongest(count if self.choice == "top" else layer.nnz)
         mark = top(weights, layer.nnz, threads)
         forward, rest = np.flatnonzero(mark), np.flatnonzero(~mark)

@@ -156,11 +156,8 @@ class Trainer:
         self.optimizer = SGD() if optimizer is None else get_optimizer(optimizer)
         self.topology = SET() if topology is None else get_topology(topology)
         self.pruning = get_pruning(pruning)
-        if self.pruning is not None and not self.topology.allows_pruning:
-            raise ConfigError(
-                f"{type(self.topology).__name__} decides by itself which connections there are, and would bring back "
-                "what importance pruning removes; leave out pruning, or prune when the run is over (prune(net))"
-            )
+        if self.pruning is not None:
+            self.topology.check_pruning(self.pruning)
         self.batch_size = check_integer(batch_size, "batch_size", low=1)
         self.threads = threads
         self.seed = check_seed(seed)
