@@ -23,6 +23,7 @@ RESULTS = grid.RESULTS / "activations.jsonl"
 ACTIVATIONS = ("all_relu", "relu", "leaky_relu", "prelu", "srelu")
 EPOCHS = {"fashion_mnist": 25, "madelon": 200, "cifar10": 20}
 PROBE = 1024
+RULE = ts.SET(0.3)
 
 
 def cases(options: Any) -> list[grid.Case]:
@@ -39,6 +40,7 @@ def cases(options: Any) -> list[grid.Case]:
                 "hidden": hidden if options.full else narrow,
                 "epochs": options.epochs or (500 if options.full else EPOCHS[name]),
                 "seed": seed,
+                "settings": {**preset(name), "activation": _activation(name, activation), "topology": RULE.to_config()},
             }
             for seed in range(options.seeds)
             for activation in ACTIVATIONS
@@ -46,14 +48,17 @@ def cases(options: Any) -> list[grid.Case]:
     return every
 
 
+def _activation(name: str, activation: str) -> Any:
+    """Return what the experiment's word for an activation means on a data set."""
+    meaning = {"all_relu": preset(name)["model"]["activation"], "leaky_relu": {"name": "leaky_relu", "slope": 0.25}}
+    return meaning.get(activation, activation)
+
+
 def run(case: grid.Case, place: str) -> dict[str, Any]:
     data = grid.load(case["dataset"], place)
     settings = preset(case["dataset"])
     model = settings["model"]
-    activation = {
-        "all_relu": model["activation"],
-        "leaky_relu": {"name": "leaky_relu", "slope": 0.25},
-    }.get(case["activation"], case["activation"])
+    activation = _activation(case["dataset"], case["activation"])
     density = model.get("density", {"name": "erdos_renyi", "epsilon": model.get("epsilon")})
     net = ts.SparseMLP(
         (data.n_features, *case["hidden"], data.n_classes),
@@ -69,7 +74,7 @@ def run(case: grid.Case, place: str) -> dict[str, Any]:
         case | {"batch_size": settings["trainer"]["batch_size"]},
         net,
         data,
-        topology=ts.SET(0.3),
+        topology=RULE,
         optimizer=settings["optimizer"],
         epochs=case["epochs"],
         callbacks=[probe],
@@ -83,7 +88,7 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
     lines.append(
         f"SET, the paper's settings, mean ± standard deviation over {options.seeds} seeds, after the last epoch; "
         f"gradient flow: squared norm of the gradient of the connections on {PROBE} training samples, without dropout, "
-        "mean over epochs. `python bench/accuracy/activations.py`."
+        "mean over epochs. `python bench/accuracy/activations.py --data DIR`."
     )
     for name in dict.fromkeys(case["dataset"] for case in wanted):
         rows = []
@@ -144,7 +149,8 @@ def picture(wanted: list[grid.Case], path: Path) -> None:
 
 def main() -> None:
     wanted = grid.main(__doc__, RESULTS, cases, run, report)
-    picture(wanted, RESULTS.with_suffix(".png"))
+    if wanted:
+        picture(wanted, RESULTS.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import trulysparse as ts
+from trulysparse._files import replacing
 from trulysparse.bench import records
 from trulysparse.bench.machine import provenance, source_commit
 
@@ -39,7 +39,7 @@ def parser(description: str, seeds: int = 3) -> argparse.ArgumentParser:
     options.add_argument("--epochs", type=int, help="epochs of a run of simple length")
     options.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="runs at the same time")
     options.add_argument("--fresh", action="store_true", help="run also what the results file holds already")
-    options.add_argument("--report", action="store_true", help="only print what the results file says")
+    options.add_argument("--report", action="store_true", help="run nothing, print what the results file says")
     return options
 
 
@@ -53,7 +53,11 @@ def main(
     seeds: int = 3,
     extend: Callable[[argparse.ArgumentParser], None] | None = None,
 ) -> list[Case]:
-    """Run an experiment as the command line says, write its report beside the results, and return its cases."""
+    """Run an experiment as the command line says, and print its report.
+
+    The report of the default sizes, epochs and seeds is also written beside the results, once all runs are there; then
+    the cases are returned, else none.
+    """
     options = parser(description, seeds)
     if extend is not None:
         extend(options)
@@ -61,7 +65,14 @@ def main(
     wanted = cases(arguments)
     if not arguments.report:
         run_all(wanted, run, results, arguments)
-    finish(report(arguments, wanted), results.with_suffix(".md"))
+    text = report(arguments, wanted)
+    print(text)
+    default = cases(options.parse_args(["--data", arguments.data]))
+    held = [r["case"] for r in results_of(results, wanted)]
+    if not [_key(c) for c in wanted] == [_key(c) for c in default] == [_key(c) for c in held]:
+        return []
+    with replacing(results.with_suffix(".md")) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
     return wanted
 
 
@@ -88,14 +99,13 @@ def run_all(cases: Sequence[Case], run: Callable[[Case, str], Mapping[str, Any]]
     todo = [case for case in cases if _key(case) not in known]
     if len(todo) < len(cases):
         print(f"{len(cases) - len(todo)} of {len(cases)} results are there already; --fresh runs them again")
-    facts = provenance(source_commit(Path(__file__).parent)) | {"processes": options.processes}
     started = time.perf_counter()
     # a process of its own for each run, so that its peak memory is its own
     pool = multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1)
     with pool:
         outcomes = pool.imap_unordered(functools.partial(_timed, run, options.data), todo)
         for done, (case, measured) in enumerate(outcomes, start=1):
-            records.append(results, {"case": case, **measured}, facts)
+            records.append(results, {"case": case, **measured}, {"processes": options.processes})
             spent = time.perf_counter() - started
             left = spent / done * (len(todo) - done)
             label = " ".join(str(v) for v in case.values() if not isinstance(v, Mapping))
@@ -106,6 +116,7 @@ def _timed(run: Callable[[Case, str], Mapping[str, Any]], data: str, case: Case)
     started = time.perf_counter()
     measured = dict(run(case, data))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    measured |= provenance(source_commit(Path(__file__).parent))
     return case, measured | {"run_seconds": time.perf_counter() - started, "peak_bytes": peak}
 
 
@@ -187,11 +198,3 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines)
-
-
-def finish(report: str, target: Path) -> None:
-    """Print a report and write it beside the results."""
-    sys.stdout.write(report + "\n")
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(report + "\n", encoding="utf-8")
-    temporary.replace(target)

@@ -37,6 +37,11 @@ def cases(options: Any) -> list[grid.Case]:
             "epochs": options.epochs or epochs,
             "seeds": options.seeds,
             "seed": 0,
+            "settings": {
+                "optimizer": optimizer().to_config(),
+                "init": first_weights(method).to_config(),
+                "topology": rule(method).to_config(),
+            },
         }
         for method in METHODS
     ]
@@ -51,12 +56,20 @@ def rule(method: str) -> ts.Topology:
     return ts.TopKAST(backward_density=2 * DENSITY) if method == "top_kast" else ts.Static()
 
 
+def optimizer() -> ts.SGD:
+    return ts.SGD(lr=ts.Cosine(0.05), momentum=0.9, weight_decay=1e-4, decay="l2")
+
+
+def first_weights(method: str) -> Any:
+    return ts.Normal(0.07) if method == "top_kast" else ts.HeUniform(fan_in="sparse")
+
+
 def run(case: grid.Case, place: str) -> dict[str, Any]:
     data = grid.load("mnist", place)
     sizes = (data.n_features, *case["hidden"], data.n_classes)
     networks, explored, measured = [], [], []
     for seed in range(case["seeds"]):
-        init = ts.Normal(0.07) if case["method"] == "top_kast" else ts.HeUniform(fan_in="sparse")
+        init = first_weights(case["method"])
         net = ts.SparseMLP(sizes, density=case["density"], init=init, seed=seed, threads=1)
         monitor = ts.Monitor()
         _, result = grid.train(
@@ -64,7 +77,7 @@ def run(case: grid.Case, place: str) -> dict[str, Any]:
             net,
             data,
             topology=rule(case["method"]),
-            optimizer=ts.SGD(lr=ts.Cosine(0.05), momentum=0.9, weight_decay=1e-4, decay="l2"),
+            optimizer=optimizer(),
             epochs=case["epochs"],
             callbacks=[monitor],
         )
@@ -113,7 +126,7 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
             "",
             f"{wanted[0]['epochs']} epochs, {wanted[0]['seeds']} seeds. Alike: connections that two seeds share, of "
             "those that one of them has, after matching the hidden neurons; by chance: random masks matched the same "
-            "way. The middle has 51 % of all pixels. `python bench/accuracy/masks.py`.",
+            "way. The middle has 51 % of all pixels. `python bench/accuracy/masks.py --data DIR`.",
             "",
             grid.table(header, rows),
         ]
@@ -146,7 +159,8 @@ def picture(wanted: list[grid.Case], path: Path) -> None:
 
 def main() -> None:
     wanted = grid.main(__doc__, RESULTS, cases, run, report)
-    picture(wanted, RESULTS.with_suffix(".png"))
+    if wanted:
+        picture(wanted, RESULTS.with_suffix(".png"))
 
 
 if __name__ == "__main__":

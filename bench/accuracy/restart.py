@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The restart experiment of the RigL paper: out of a bad static solution, new connections lead to a lower loss.
 
-    python bench/accuracy/restart.py --data DIR [--seeds 3] [--epochs 20] [--full]
+    python bench/accuracy/restart.py --data DIR [--seeds 5] [--epochs 20] [--full]
 
 A static network of density 0.02 (Fashion-MNIST, ERK) is trained until its learning rate has fallen to zero. From that
 one solution training starts again with the full learning rate, once with the same connections and once with RigL's
@@ -20,6 +20,7 @@ import trulysparse as ts
 RESULTS = grid.RESULTS / "restart.jsonl"
 VARIANTS = ("static, then static", "static, then RigL", "RigL from the beginning")
 DENSITY = 0.02
+INIT = ts.HeUniform(fan_in="sparse")
 
 
 def cases(options: Any) -> list[grid.Case]:
@@ -33,6 +34,11 @@ def cases(options: Any) -> list[grid.Case]:
             "density": DENSITY,
             "epochs": options.epochs or epochs,
             "seed": seed,
+            "settings": {
+                "optimizer": _optimizer().to_config(),
+                "init": INIT.to_config(),
+                "topology": _rigl().to_config(),
+            },
         }
         for seed in range(options.seeds)
         for variant in VARIANTS
@@ -42,9 +48,8 @@ def cases(options: Any) -> list[grid.Case]:
 def run(case: grid.Case, place: str) -> dict[str, Any]:
     data = grid.load(case["dataset"], place)
     sizes = (data.n_features, *case["hidden"], data.n_classes)
-    init = ts.HeUniform(fan_in="sparse")
-    net = ts.SparseMLP(sizes, density=case["density"], init=init, seed=case["seed"], threads=1)
-    rigl = ts.RigL(0.3, schedule="cosine", update_every=100, end=0.75)
+    net = ts.SparseMLP(sizes, density=case["density"], init=INIT, seed=case["seed"], threads=1)
+    rigl = _rigl()
     second: ts.Topology = ts.Static() if case["variant"] == VARIANTS[0] else rigl
     first = rigl if case["variant"] == VARIANTS[2] else ts.Static()
     _, before = grid.train(case, net, data, topology=first, optimizer=_optimizer(), epochs=case["epochs"])
@@ -53,6 +58,10 @@ def run(case: grid.Case, place: str) -> dict[str, Any]:
     return (
         before | {"restart_train_loss": before["train_loss"], "restart_test_accuracy": before["test_accuracy"]} | after
     )
+
+
+def _rigl() -> ts.RigL:
+    return ts.RigL(0.3, schedule="cosine", update_every=100, end=0.75)
 
 
 def _optimizer() -> ts.SGD:
@@ -76,7 +85,7 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
             f"# Out of a bad static solution (Fashion-MNIST, hidden layers {wanted[0]['hidden']}, density {DENSITY})",
             "",
             f"{epochs} epochs, then {epochs} more from what they gave, the learning rate starting again; mean ± "
-            f"standard deviation over {options.seeds} seeds. `python bench/accuracy/restart.py`.",
+            f"standard deviation over {options.seeds} seeds. `python bench/accuracy/restart.py --data DIR`.",
             "",
             grid.table(
                 ["run", "train loss at the restart", "train loss at the end", "test accuracy, restart", "end"], rows
@@ -86,7 +95,7 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
 
 
 def main() -> None:
-    grid.main(__doc__, RESULTS, cases, run, report)
+    grid.main(__doc__, RESULTS, cases, run, report, seeds=5)
 
 
 if __name__ == "__main__":

@@ -52,9 +52,11 @@ class Ours:
     def turn(self) -> tuple[float, float]:
         """Return the seconds of a turn, and those of them that updates of the topology took."""
         self.epochs += 1
-        # the run is announced as long, so that schedules and the end of updates do not come into play
+        evolved = self.trainer.state.evolutions
         self.trainer.fit(self.X, self.y, epochs=self.epochs)
         row = self.trainer.history.rows[-1]
+        if self.epochs > 1 and self.trainer.topology.dynamic and self.trainer.state.evolutions != evolved + 1:
+            raise RuntimeError(f"{self.trainer}: a turn without its one update: this is a bug")
         if self.net.connections != self.connections or not math.isfinite(row["loss"]):
             raise RuntimeError(f"{self.trainer}: connections or loss are not what they must be: this is a bug")
         return row["train_seconds"] + row["evolve_seconds"], row["evolve_seconds"]

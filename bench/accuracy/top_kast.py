@@ -45,7 +45,7 @@ SETTINGS: list[tuple[str, float, float, str, float]] = [
 
 def cases(options: Any) -> list[grid.Case]:
     hidden, epochs = ([4000, 1000, 4000], 200) if options.full else ([512, 256], 15)
-    return [
+    every = [
         {
             "experiment": "top_kast",
             "dataset": "cifar10",
@@ -61,6 +61,26 @@ def cases(options: Any) -> list[grid.Case]:
         for seed in range(options.seeds)
         for method, forward, backward, choice, strength in SETTINGS
     ]
+    return [case | {"settings": settings(case)} for case in every]
+
+
+def settings(case: grid.Case) -> dict[str, Any]:
+    """Return all else that decides a result, as plain values."""
+    return {
+        "optimizer": optimizer(case).to_config(),
+        "init": first_weights(case).to_config(),
+        "topology": rule(case).to_config(),
+    }
+
+
+def optimizer(case: grid.Case) -> ts.SGD:
+    decay = 1e-4 + (0.0 if case["method"] == "top_kast" else case["regularizer"])
+    return ts.SGD(lr=ts.Cosine(0.05), momentum=0.9, weight_decay=decay, decay="l2")
+
+
+def first_weights(case: grid.Case) -> Any:
+    # Top-KAST takes the largest of all first weights: with the scale of a sparse layer they would be far too large.
+    return ts.Normal(0.03) if case["method"] == "top_kast" else ts.HeUniform(fan_in="sparse")
 
 
 def rule(case: grid.Case) -> ts.Topology:
@@ -84,13 +104,11 @@ def run(case: grid.Case, place: str) -> dict[str, Any]:
     data = grid.load("cifar10", place)
     sizes = (data.n_features, *case["hidden"], data.n_classes)
     forward = 1.0 if case["method"] == "gmp" else case["forward_density"]
-    # Top-KAST takes the largest of all first weights: with the scale of a sparse layer they would be far too large.
-    init = ts.Normal(0.03) if case["method"] == "top_kast" else ts.HeUniform(fan_in="sparse")
-    net = ts.SparseMLP(sizes, density=ts.Uniform(forward), init=init, seed=case["seed"], threads=1)
-    decay = 1e-4 + (0.0 if case["method"] == "top_kast" else case["regularizer"])
-    optimizer = ts.SGD(lr=ts.Cosine(0.05), momentum=0.9, weight_decay=decay, decay="l2")
+    net = ts.SparseMLP(sizes, density=ts.Uniform(forward), init=first_weights(case), seed=case["seed"], threads=1)
     try:
-        trainer, measured = grid.train(case, net, data, topology=rule(case), optimizer=optimizer, epochs=case["epochs"])
+        trainer, measured = grid.train(
+            case, net, data, topology=rule(case), optimizer=optimizer(case), epochs=case["epochs"]
+        )
     except ts.DivergenceError as error:
         return {"summary": f"diverged: {error}", "diverged": True}
     memory = trainer.state.memory(net)
@@ -154,7 +172,7 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
             "",
             f"{wanted[0]['epochs']} epochs, one thread a run, {options.processes} runs at a time; mean ± standard "
             f"deviation over {options.seeds} seeds, after the last epoch. The seconds of dense training are this "
-            "library's own, with all connections. `python bench/accuracy/top_kast.py`.",
+            "library's own, with all connections. `python bench/accuracy/top_kast.py --data DIR`.",
             "",
             grid.table(header, rows),
         ]

@@ -182,7 +182,6 @@ def test_gradient_flow_predicts_what_a_small_step_takes_from_the_loss(activation
     net = _net(activation=activation)
     flow = ts.gradient_flow(net, X, y)
     parts = {layer.index: layer.activation_parameters for layer in net.layers}
-    assert net.score(X, y) >= 0 and parts is not None
     lr = 1e-4
     loss = net.evaluate(X, y).loss
     before = {i: {k: a.copy() for k, a in p.items()} for i, p in parts.items()}

@@ -143,8 +143,21 @@ def _configure(arguments: argparse.Namespace) -> RunConfig:
     for assignment in arguments.settings:
         config.set_text(assignment)
     config.check()
+    _start_dense(arguments, config)
     config.resolve_paths()
     return config
+
+
+def _start_dense(arguments: argparse.Namespace, config: RunConfig) -> None:
+    """Begin with a dense network where --topology names a rule that prunes one, and nobody gave a density."""
+    if arguments.topology is None or arguments.resume is not None or _is_run_file(arguments.source):
+        return
+    keys = [assignment.partition("=")[0].strip() for assignment in arguments.settings]
+    given = any(key.removeprefix("model.").partition(".")[0] in ("density", "epsilon") for key in keys)
+    if TOPOLOGIES.find(arguments.topology).prunes_dense and not given:
+        config.set("model", "density", 1.0)
+        if not arguments.quiet:
+            print(f"{arguments.topology} prunes a dense network; --set model.density=X begins with a sparser one")
 
 
 def _is_run_file(source: str | None) -> bool:

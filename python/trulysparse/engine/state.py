@@ -127,7 +127,8 @@ class TrainState:
 
 def _layer_bytes(layer: SparseLayer) -> int:
     index = sum(array.nbytes for array in layer.pattern.transposed)
-    return layer.pattern.nbytes + index + layer.values.nbytes + layer.bias.nbytes
+    trained = sum(array.nbytes for array in layer.activation_parameters.values())
+    return layer.pattern.nbytes + index + layer.values.nbytes + layer.bias.nbytes + trained
 
 
 _COUNTERS = {f.name for f in fields(TrainState)} - {

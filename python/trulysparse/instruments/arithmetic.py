@@ -22,13 +22,13 @@ class Flops:
     dense_inference : float
         Forward pass through a dense network of the same sizes.
     training : float
-        A training step on average, by the accounting of Evci et al. 2020 (arXiv:1911.11134, appendix H): forward, and
-        twice as much backward, and what the topology rule adds.
+        A training step on average over a run that ends with this network, by the accounting of Evci et al. 2020
+        (arXiv:1911.11134, appendix H): forward, twice as much backward, and what the topology rule adds.
     dense_training : float
         Three dense forward passes.
     kernels : float
-        What the kernels of a training step do: as `training`, without what the rule adds, and less the delta of
-        the inputs, which nobody needs.
+        What the kernels do for the network itself in a training step: three forward passes, less the delta of the
+        inputs, which nobody needs. What a rule looks at or explores besides is not in it.
     """
 
     inference: float

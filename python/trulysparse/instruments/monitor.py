@@ -48,15 +48,15 @@ class Monitor(Callback):
         For each epoch: ``epoch``, ``step``; ``connections``, ``density``, and ``density.N`` of layer N, at its end;
         ``explored`` (and ``explored.N``), the exploration rate; ``evolutions``, ``dropped``, ``grown``, ``pruned`` and
         ``train_seconds``, ``evolve_seconds``, ``eval_seconds`` of the epoch; ``training_flops`` and
-        ``dense_training_flops`` since the run began, by the accounting of the RigL paper, and ``kernel_flops``, what
-        the kernels of the training steps did; ``state_bytes`` of network, optimizer and rule, ``peak_bytes`` of the
-        process.
+        ``dense_training_flops`` (of the sizes at the start) since the run began, by the accounting of the RigL paper,
+        and ``kernel_flops``, what the kernels did forward and backward, with what Top-KAST explores;
+        ``state_bytes`` of network, optimizer and rule, ``peak_bytes`` of the process.
 
     Notes
     -----
-    The exploration rate is the part of all cells that have been a connection at some time (Liu et al. 2021, "Do We
-    Actually Need Dense Over-Parameterization?", arXiv:2102.02887, R_s). It takes 4 bytes for each such cell. When
-    pruning removes neurons for good, it starts again in the layers that became smaller.
+    The exploration rate is the part of all cells that have been a connection in some training step (Liu et al. 2021,
+    "Do We Actually Need Dense Over-Parameterization?", arXiv:2102.02887, R_s). It takes 4 bytes for each such cell.
+    When pruning removes neurons for good, it starts again in the layers that became smaller.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -68,7 +68,8 @@ class Monitor(Callback):
         self.connections: list[tuple[int, ...]] = []
         self.evolutions: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []
-        self._cells: tuple[int, ...] = ()
+        self._cells: list[tuple[int, ...]] = []
+        self._present: list[Pattern] = []
         self._explored: list[Pattern] = []
         self._flops = {"training_flops": 0.0, "dense_training_flops": 0.0, "kernel_flops": 0.0}
         self._rates = dict.fromkeys(self._flops, 0.0)
@@ -83,10 +84,12 @@ class Monitor(Callback):
         densities : ndarray of float64, shape (changes, layers + 1)
             Of every layer, and of the whole network in the last column.
         """
-        counts = np.array(self.connections, dtype=np.int64).reshape(len(self.steps), len(self._cells))
-        cells = np.array([*self._cells, sum(self._cells)], dtype=np.float64)
-        whole = np.column_stack([counts, counts.sum(axis=1)])
-        return np.array(self.steps, dtype=np.int64), whole / cells
+        width = len(self._cells[0]) if self._cells else 0
+        counts, cells = (
+            np.array(some, dtype=np.int64).reshape(len(self.steps), width) for some in (self.connections, self._cells)
+        )
+        counts, cells = (np.column_stack([each, each.sum(axis=1)]) for each in (counts, cells))
+        return np.array(self.steps, dtype=np.int64), counts / np.maximum(cells, 1)
 
     def density_at(self, step: int) -> tuple[float, ...]:
         """Return the densities of every layer, and of the whole network, in training step `step` (from 0).
@@ -104,10 +107,10 @@ class Monitor(Callback):
         return tuple(float(d) for d in densities[place])
 
     def exploration(self) -> tuple[float, ...]:
-        """Return the exploration rate R_s of every layer, and of the whole network last."""
+        """Return the exploration rate R_s of every layer, and of the whole network last; empty before a first epoch."""
         seen = [pattern.nnz for pattern in self._explored]
-        each = [n / cells if cells else 0.0 for n, cells in zip(seen, self._cells, strict=True)]
-        return (*each, sum(seen) / sum(self._cells)) if seen else ()
+        cells = [pattern.n_in * pattern.n_out for pattern in self._explored]
+        return (*(n / all_ for n, all_ in zip(seen, cells, strict=True)), sum(seen) / sum(cells)) if seen else ()
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `rows` as a CSV file, whole or not at all."""
@@ -124,7 +127,7 @@ class Monitor(Callback):
             self._forget()
         if not self.steps:
             self._counted = trainer.state.step
-            self._note(trainer)
+        self._note(trainer)  # in a run that goes on too: another network may have been put back
 
     def on_evolution(self, trainer: Trainer, report: Evolution) -> None:
         """Note what changed."""
@@ -174,27 +177,27 @@ class Monitor(Callback):
         cells = tuple(layer.n_in * layer.n_out for layer in layers)
         counts = tuple(layer.nnz for layer in layers)
         if self.steps and self.steps[-1] == trainer.state.step:
-            self.connections[-1] = counts
-        elif not self.steps or self.connections[-1] != counts:
+            self.connections[-1], self._cells[-1] = counts, cells
+        elif not self.steps or (self.connections[-1], self._cells[-1]) != (counts, cells):
             self.steps.append(trainer.state.step)
             self.connections.append(counts)
-        if not self._explored:
-            self._explored = [layer.pattern for layer in layers]
-        else:
-            self._explored = [_united(seen, layer.pattern) for seen, layer in zip(self._explored, layers, strict=True)]
-        self._cells = cells
-        size = trainer.batch_size
-        now = flops(trainer.net, trainer.topology)
+            self._cells.append(cells)
+        self._present = [layer.pattern for layer in layers]
+        size, now = trainer.batch_size, flops(trainer.net)
+        explored = sum(exploration.nnz for exploration in trainer.state.exploring.values())
         self._rates = {
-            "training_flops": size * now.training,
-            "dense_training_flops": size * now.dense_training,
-            "kernel_flops": size * now.kernels,
+            "training_flops": size * trainer.topology.step_flops(now.inference, now.dense_inference),
+            "dense_training_flops": size * 6.0 * sum(self._cells[0]),
+            "kernel_flops": size * (now.kernels + 2.0 * explored),
         }
 
     def _count(self, trainer: Trainer) -> None:
         """Add up the arithmetic since the last change."""
         made = trainer.state.step - self._counted
         self._counted = trainer.state.step
+        if made:  # only what was trained with counts as explored
+            seen = self._explored or self._present
+            self._explored = [_united(one, now) for one, now in zip(seen, self._present, strict=True)]
         self._flops = {key: so_far + made * self._rates[key] for key, so_far in self._flops.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -204,7 +207,7 @@ class Monitor(Callback):
             "connections": [list(counts) for counts in self.connections],
             "evolutions": self.evolutions,
             "rows": self.rows,
-            "cells": list(self._cells),
+            "cells": [list(cells) for cells in self._cells],
             "flops": self._flops,
             "rates": self._rates,
             "counted": self._counted,
@@ -224,7 +227,7 @@ class Monitor(Callback):
         self.steps = list(state["steps"])
         self.connections = [tuple(counts) for counts in state["connections"]]
         self.evolutions, self.rows = list(state["evolutions"]), list(state["rows"])
-        self._cells = tuple(state["cells"])
+        self._cells = [tuple(cells) for cells in state["cells"]]
         self._flops, self._rates, self._counted = dict(state["flops"]), dict(state["rates"]), state["counted"]
         self._explored = []
         for layer, shape in enumerate(state["shapes"]):

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trulysparse.errors import ConfigError, ShapeError
+from trulysparse.model.registry import check_integer
 from trulysparse.plot.canvas import figure, write_png
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def input_heat_map(
     ------
     ImportError
         If matplotlib is missing.
+    ConfigError
+        If `measure` is unknown, or a side of `image_shape` is not a whole number of at least 1.
     ShapeError
         If `image_shape` does not have as many pixels as the network has inputs.
     """
@@ -67,6 +71,8 @@ def input_heat_map(
     if image_shape is None:
         side = math.isqrt(layer.n_in)
         image_shape = (side, side) if side * side == layer.n_in else (1, layer.n_in)
+    given = image_shape if isinstance(image_shape, Sequence) and not isinstance(image_shape, str) else (image_shape,)
+    image_shape = tuple(check_integer(side, "each side of image_shape", low=1) for side in given)
     if math.prod(image_shape) != layer.n_in or len(image_shape) not in (2, 3):
         raise ShapeError(
             f"image_shape {image_shape} has {math.prod(image_shape)} pixels, but the network has {layer.n_in} inputs; "

@@ -201,6 +201,8 @@ class Topology(Configurable):
     wants_gradient: bool = False
     """True: the batch of a step at which the rule is due gives its gradients to the rule (`Signals.gradient`) instead
     of moving the weights."""
+    prunes_dense: ClassVar[bool] = False
+    """True for rules that begin with a dense network and make it sparse; the command line then starts from one."""
     observes: ClassVar[bool] = False
     """True: `observe` is called at every training step for every layer to which the rule applies."""
     explores: ClassVar[bool] = False
@@ -346,6 +348,13 @@ class Topology(Configurable):
             FLOPs of the forward pass of one sample through the network, and through a dense one of the same sizes.
         """
         return 3.0 * sparse
+
+    def step_flops(self, sparse: float, dense: float) -> float:
+        """Return the FLOPs of a training step of one sample while the network is as it is, counted as `training_flops`.
+
+        The two differ for rules whose density falls: there `training_flops` is the average over a run.
+        """
+        return self.training_flops(sparse, dense)
 
     def __repr__(self) -> str:
         defaults = {key: p.default for key, p in inspect.signature(type(self)).parameters.items()}

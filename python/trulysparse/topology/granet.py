@@ -93,7 +93,10 @@ class GraNet(GradualPruning):
 
     def training_flops(self, sparse: float, dense: float) -> float:
         """Return (3 s T + 2 s + d) / (T + 1) with s averaged over a run that begins dense, T the interval in steps."""
-        average = self.average_flops(sparse, dense)
+        return self.step_flops(self.average_flops(sparse, dense), dense)
+
+    def step_flops(self, sparse: float, dense: float) -> float:
+        """Return (3 s T + 2 s + d) / (T + 1) of the network as it is now."""
         if self.unit == "epochs":
-            return 3.0 * average
-        return (3.0 * average * self.update_every + 2.0 * average + dense) / (self.update_every + 1)
+            return 3.0 * sparse
+        return (3.0 * sparse * self.update_every + 2.0 * sparse + dense) / (self.update_every + 1)

@@ -63,8 +63,8 @@ class Periodic(Topology):
         first = self.interval(whole)
         if self.dynamic and not self.due(whole) and whole.epochs > 1 and first >= whole.step_at(self.end):
             warnings.warn(
-                f"{type(self).__name__} never changes a connection at intervals in this run: the first update would "
-                f"come before step {first}, but updates end at step {whole.step_at(self.end)} of "
+                f"{type(self).__name__} makes no update between start and end of this run: the first would come "
+                f"before step {first}, but updates end at step {whole.step_at(self.end)} of "
                 f"{whole.total_steps}; set update_every to a tenth of that or less, or train longer",
                 ScheduleWarning,
                 stacklevel=3,

@@ -47,6 +47,7 @@ class SNIP(Topology):
     besides), and 13 more while it ranks them; after the first step only what the sparse network takes.
     """
 
+    prunes_dense = True
     wants_gradient = True
 
     def __init__(

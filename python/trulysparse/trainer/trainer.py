@@ -267,6 +267,13 @@ class Trainer:
         self.steps_per_epoch = data.count // self.batch_size
         if self.state.step == 0 and epochs:
             self.topology.check_run(self.net, Progress(0, 0.0, self.steps_per_epoch, epochs))
+            if self.pruning is not None and not any(self.pruning.due(epoch) for epoch in range(epochs - 1)):
+                warnings.warn(
+                    f"importance pruning with start={self.pruning.start} and period={self.pruning.period} never comes "
+                    f"due in a run of {epochs} epochs; make start smaller",
+                    ScheduleWarning,
+                    stacklevel=2,
+                )
         elif unsettled and self.settled:
             warnings.warn(
                 f"the run was cut to {epochs} epochs after the point at which {type(self.topology).__name__} would "
