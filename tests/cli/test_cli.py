@@ -566,3 +566,20 @@ def test_a_rule_of_ones_own_trains_and_resumes_from_the_command_line(
     assert len(Path("run/history.csv").read_text().splitlines()) == 5
     with pytest.raises(ConfigError, match="No module named 'no_such_rules'"):
         train.run(argparse.Namespace(imports=["no_such_rules"]))
+
+
+@pytest.mark.parametrize("name", ["gmp", "snip", "granet"])
+def test_a_rule_that_prunes_starts_from_a_dense_network(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--epochs", "3", "--set", "hidden=[32]", "--topology", name, "--out", str(tmp_path / "r")]
+    arguments += [] if name == "snip" else ["--set", "update_every=20"]
+    assert main(arguments) == 0
+    assert f"{name} prunes a dense network" in capsys.readouterr().out
+    assert tomllib.loads((tmp_path / "r" / "run.toml").read_text())["model"]["density"]["density"] == 1.0
+    assert ts.load(tmp_path / "r" / "model.safetensors").connections == round(0.1 * (64 * 32 + 32 * 10))
+
+
+def test_pruning_that_never_comes_due_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL, "--set", "pruning.percentile=30"]) == 0
+    assert "warning: importance pruning with start=200" in capsys.readouterr().err

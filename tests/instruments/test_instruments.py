@@ -265,3 +265,66 @@ def test_input_heat_map_is_a_picture_of_the_first_layer(tmp_path: Path) -> None:
         input_heat_map(net, tmp_path / "map.png", image_shape=(5, 6))
     with pytest.raises(ConfigError, match="measure"):
         input_heat_map(net, tmp_path / "map.png", measure="colour")
+
+
+def test_monitor_is_exact_across_a_compaction() -> None:
+    X, y = _blobs()
+    net, monitor, seen = _net(), ts.Monitor(), {}
+
+    class Look(ts.Callback):
+        def on_step_end(self, trainer: ts.Trainer, step: int) -> None:
+            cells = [layer.n_in * layer.n_out for layer in trainer.net.layers]
+            seen[step - 1] = trainer.net.connections / sum(cells)
+
+    pruning = ts.ImportancePruning(30, start=0, period=1, compact=True)
+    _trainer(net, ts.SET(0.3), monitor, Look(), pruning=pruning).fit(X, y, epochs=4)
+    assert net.sizes[1] < SIZES[1]
+    for step, density in seen.items():
+        assert monitor.density_at(step)[-1] == pytest.approx(density, abs=1e-12)
+    assert [row["density"] for row in monitor.rows[:1]] == [pytest.approx(seen[19])]
+    per_epoch = np.diff([0.0, *(row["dense_training_flops"] for row in monitor.rows)])
+    assert (per_epoch == per_epoch[0]).all()  # beside a dense network of the sizes at the start
+
+
+def test_monitor_notes_a_network_that_was_put_back() -> None:
+    X, y = _blobs()
+    net, monitor = _net(), ts.Monitor()
+    pruning = ts.ImportancePruning(30, start=0, period=1)
+    stopping = ts.EarlyStopping(monitor="val_loss", patience=50)
+    trainer = _trainer(net, ts.SET(0.3), monitor, stopping, pruning=pruning, optimizer=ts.SGD(lr=0.5))
+    trainer.fit(X, y, epochs=4, validation=(X, y))
+    trainer.pruning = None
+    trainer.fit(X, y, epochs=5, validation=(X, y))
+    cells = sum(a * b for a, b in pairwise(SIZES))
+    for row in monitor.rows:
+        assert row["density"] == pytest.approx(row["connections"] / cells)
+
+
+def test_what_was_never_trained_does_not_count_as_explored() -> None:
+    X, y = _blobs()
+    net, monitor = _net(density=1.0), ts.Monitor()
+    _trainer(net, ts.SNIP(0.1), monitor).fit(X, y, epochs=2)
+    # the batch that SNIP measures passes through the whole network, but trains nothing
+    assert monitor.exploration()[-1] == net.connections / sum(a * b for a, b in pairwise(SIZES))
+    net, monitor = _net(), ts.Monitor()
+    _trainer(net, ts.TopKAST(0.4, refresh_every=1000), monitor).fit(X, y, epochs=1)
+    assert monitor.exploration()[-1] == net.connections / sum(a * b for a, b in pairwise(SIZES))
+
+
+def test_monitor_counts_a_falling_density_as_it_falls() -> None:
+    X, y = _blobs()
+    net, monitor, densities = _net(density=1.0), ts.Monitor(), []
+    cells = sum(a * b for a, b in pairwise(SIZES))
+    note = ts.LambdaCallback(on_step_end=lambda trainer, step: densities.append(trainer.net.connections / cells))
+    _trainer(net, ts.GMP(0.1, update_every=5), monitor, note).fit(X, y, epochs=5)
+    last = monitor.rows[-1]
+    assert last["training_flops"] / last["dense_training_flops"] == pytest.approx(np.mean(densities))
+    assert ts.flops(net, ts.GMP(0.1)).training_ratio == pytest.approx(np.mean(densities), abs=0.05)
+
+
+@pytest.mark.parametrize("shape", [(-8, -6), 48, "48", (0, 48)])
+def test_an_impossible_image_shape_is_refused(shape: object, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    net = ts.SparseMLP((48, 10, 2), density=0.3)
+    with pytest.raises((ConfigError, ShapeError), match="image_shape"):
+        input_heat_map(net, tmp_path / "map.png", image_shape=shape)  # type: ignore[arg-type]

@@ -131,7 +131,8 @@ class Monitor(Callback):
 
     def on_evolution(self, trainer: Trainer, report: Evolution) -> None:
         """Note what changed."""
-        self._count(trainer)
+        # a batch that gave its gradients to the rule is a step, but trained nothing
+        self._count(trainer, measured=int(trainer.topology.wants_gradient))
         self._note(trainer)
         self.evolutions.append(
             {
@@ -191,11 +192,11 @@ class Monitor(Callback):
             "kernel_flops": size * (now.kernels + 2.0 * explored),
         }
 
-    def _count(self, trainer: Trainer) -> None:
+    def _count(self, trainer: Trainer, measured: int = 0) -> None:
         """Add up the arithmetic since the last change."""
         made = trainer.state.step - self._counted
         self._counted = trainer.state.step
-        if made:  # only what was trained with counts as explored
+        if made > measured:  # only what was trained with counts as explored
             seen = self._explored or self._present
             self._explored = [_united(one, now) for one, now in zip(seen, self._present, strict=True)]
         self._flops = {key: so_far + made * self._rates[key] for key, so_far in self._flops.items()}
