@@ -581,5 +581,7 @@ def test_a_rule_that_prunes_starts_from_a_dense_network(
 
 
 def test_pruning_that_never_comes_due_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", *SMALL, "--set", "pruning.percentile=30"]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["train", *SMALL, "--set", "pruning.percentile=30"]) == 0
     assert "warning: importance pruning with start=200" in capsys.readouterr().err
