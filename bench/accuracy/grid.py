@@ -51,27 +51,31 @@ def main(
     report: Callable[[Any, list[Case]], str],
     *,
     seeds: int = 3,
-    extend: Callable[[argparse.ArgumentParser], None] | None = None,
+    variants: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Case]:
     """Run an experiment as the command line says, and print its report.
 
     The report of the default sizes, epochs and seeds is also written beside the results, once all runs are there; then
-    the cases are returned, else none.
+    the cases are returned, else none. `variants` are options with their choices, the first one the default; another
+    choice is part of the report's name.
     """
     options = parser(description, seeds)
-    if extend is not None:
-        extend(options)
+    variants = variants or {}
+    for name, choices in variants.items():
+        options.add_argument(f"--{name}", choices=choices, default=choices[0])
     arguments = options.parse_args()
     wanted = cases(arguments)
     if not arguments.report:
         run_all(wanted, run, results, arguments)
     text = report(arguments, wanted)
     print(text)
-    default = cases(options.parse_args(["--data", arguments.data]))
+    chosen = {name: getattr(arguments, name) for name in variants}
+    default = cases(options.parse_args(["--data", arguments.data, *(f"--{k}={v}" for k, v in chosen.items())]))
     held = [r["case"] for r in results_of(results, wanted)]
     if not [_key(c) for c in wanted] == [_key(c) for c in default] == [_key(c) for c in held]:
         return []
-    with replacing(results.with_suffix(".md")) as temporary:
+    other = [chosen[name] for name, choices in variants.items() if chosen[name] != choices[0]]
+    with replacing(results.with_name("_".join([results.stem, *other]) + ".md")) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return wanted
 
