@@ -5,10 +5,10 @@
 
 Static, Small-Dense, SET, SNFS, RigL, gradual magnitude pruning, Top-KAST and dense training at 90, 95, 98 and 99 %
 sparsity (density 0.1 to 0.01, distributed by ERK), at simple and double length. Default: 784-256-256-256-10, 20 epochs;
-`--full`: 784-1000-1000-1000-10, 200 epochs. `--scaling feature` standardises every pixel by itself, as the trainer does;
-`image` all pixels alike, so that those at the border, which hardly ever differ from zero, stay small. The figures are the test accuracy after the last epoch: nothing is
-selected on test data. Appends to bench/results/rigl.jsonl and writes the table to bench/results/rigl.md
-(rigl_mnist_image.md for the command above).
+`--full`: 784-1000-1000-1000-10, 200 epochs. `--scaling feature` standardises every pixel by itself, as the trainer
+does; `image` all pixels alike, so that those at the border, which hardly ever differ from zero, stay small. The figures
+are the test accuracy after the last epoch: nothing is selected on test data. Appends to bench/results/rigl.jsonl and
+writes the table to bench/results/rigl.md (rigl_mnist_image.md for the command above).
 """
 
 from __future__ import annotations
