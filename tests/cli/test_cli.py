@@ -580,6 +580,13 @@ def test_a_rule_that_prunes_starts_from_a_dense_network(
     assert ts.load(tmp_path / "r" / "model.safetensors").connections == round(0.1 * (64 * 32 + 32 * 10))
 
 
+def test_a_dense_start_does_not_diverge_with_the_preset(tmp_path: Path) -> None:
+    assert main(["train", "--epochs", "12", "--topology", "gmp", "--quiet", "--out", str(tmp_path / "r")]) == 0
+    losses = [float(line.split(",")[1]) for line in (tmp_path / "r" / "history.csv").read_text().splitlines()[1:]]
+    assert losses[-1] < 0.5 * losses[0]
+    assert tomllib.loads((tmp_path / "r" / "run.toml").read_text())["optimizer"]["lr"] == 0.01
+
+
 def test_pruning_that_never_comes_due_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("default")

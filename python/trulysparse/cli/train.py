@@ -25,6 +25,7 @@ from trulysparse.trainer.checkpoint import find_checkpoint
 
 MODEL, HISTORY, RUN_FILE, CURVE = "model.safetensors", "history.csv", "run.toml", "curve.png"
 _SECONDS_BETWEEN_WRITES = 2.0
+_DENSE_RATE = 0.01
 
 
 def add_parser(commands: Any) -> None:
@@ -156,8 +157,15 @@ def _start_dense(arguments: argparse.Namespace, config: RunConfig) -> None:
     given = any(key.removeprefix("model.").partition(".")[0] in ("density", "epsilon") for key in keys)
     if TOPOLOGIES.find(arguments.topology).prunes_dense and not given:
         config.set("model", "density", 1.0)
+        rate = config.get("optimizer", "lr")
+        if arguments.lr is None and not any(key.split(".")[-1] == "lr" for key in keys) and isinstance(rate, float):
+            # the presets' rates suit sparse networks, whose sums are smaller
+            config.set("optimizer", "lr", min(rate, _DENSE_RATE))
         if not arguments.quiet:
-            print(f"{arguments.topology} prunes a dense network; --set model.density=X begins with a sparser one")
+            print(
+                f"{arguments.topology} prunes a dense network, at a learning rate of {config.get('optimizer', 'lr')}; "
+                "--set model.density=X begins with a sparser one, --lr X sets the rate"
+            )
 
 
 def _is_run_file(source: str | None) -> bool:
