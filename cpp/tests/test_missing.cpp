@@ -55,7 +55,8 @@ std::vector<testing::Layer<Offset>> layers_to_search() {
 template <class Offset>
 void compare_whole_numbers() {
     for (const auto& layer : layers_to_search<Offset>())
-        for (const auto& [batch, ld] : {std::pair<Index, Index>{1, 16}, {21, 48}}) {
+        for (const auto& shape : {std::pair<Index, Index>{1, 16}, {21, 48}}) {
+            const Index batch = shape.first, ld = shape.second;
             const Buffer<float> x = whole_numbers(layer.rows, batch, ld, 11, 0.5f);
             const Buffer<float> dy = whole_numbers(layer.cols, batch, ld, 12, 0.0f);
             const ref::Matrix g = ref::gradient(ref::from_padded({x.data(), false}, layer.rows, batch, ld),
