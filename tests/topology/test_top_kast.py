@@ -653,9 +653,9 @@ def test_what_importance_pruning_takes_does_not_come_back(form: str) -> None:
     counts: list[tuple[int, ...]] = []
 
     class Watch(TopKAST):
-        def connections_pruned(self, layer: ts.SparseLayer, cells: Any, state: Any) -> None:
-            super().connections_pruned(layer, cells, state)
-            gone.setdefault(layer.index, set()).update(map(int, cells))
+        def connections_pruned(self, layer: ts.SparseLayer, mask: Any, state: Any) -> None:
+            super().connections_pruned(layer, mask, state)
+            gone.setdefault(layer.index, set()).update(map(int, layer.pattern.cells()[~mask]))
 
     def look(trainer: ts.Trainer, report: Any) -> None:
         counts.append(tuple(layer.nnz for layer in trainer.net.layers))

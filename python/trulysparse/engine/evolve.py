@@ -150,7 +150,7 @@ def _prune(
             taken.connections[i], _ = _change(delta)
             taken.neurons[i] = report.neurons_pruned
             if rule is not None and delta.mask is not None and rule.applies_to(i, count):
-                rule.connections_pruned(layer, layer.pattern.cells()[~delta.mask], state.rule)
+                rule.connections_pruned(layer, delta.mask, state.rule)
             apply_delta(layer, state.weight_slots[i], delta, seed=0, evolution=0, threads=threads)
         if not pruning.regrow_into_pruned:
             without = layer.pattern.in_degree() == 0  # just those at or below the threshold

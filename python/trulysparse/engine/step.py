@@ -210,8 +210,10 @@ class Engine:
         width, parts, space = self._prepare(batch)
         net, ld = self.net, space.ld
         self._by_target = []
-        taken = [_kernels.aligned_empty((layer.n_in, parts * ld)) for layer in net.layers]
-        deltas = [_kernels.aligned_empty((layer.n_out, parts * ld)) for layer in net.layers]
+        # of a batch in one part only the activations must be copied: deltas overwrite them, inputs and deltas stay
+        alone = parts == 1
+        taken = [_kernels.aligned_empty((layer.n_in, parts * ld)) for layer in net.layers[alone:]]
+        deltas = [] if alone else [_kernels.aligned_empty((layer.n_out, parts * ld)) for layer in net.layers]
         loss_sum, correct = 0.0, 0
         for part in range(parts):
             some = rows[part * width : (part + 1) * width]
@@ -219,11 +221,13 @@ class Engine:
             loss, right = self._forward(space, inputs, targets, some, part * width, 1.0 / batch)
             loss_sum += loss
             correct += right
-            for array, source in zip(taken, space.sources, strict=True):
+            for array, source in zip(taken, space.sources[alone:], strict=True):
                 array[:, columns] = _as_float32(source)
             self._backward(space, False, 0.0, part == 0, part == parts - 1, discard=True)
-            for array, source in zip(deltas, space.deltas, strict=True):
+            for array, source in zip(deltas, space.deltas, strict=not alone):
                 array[:, columns] = _as_float32(source)
+        if alone:
+            taken, deltas = [space.inputs, *taken], [_as_float32(delta) for delta in space.deltas]
         self.state.step += 1
         gradients = {
             layer.index: LayerGradient(layer, x, dy, self.threads)

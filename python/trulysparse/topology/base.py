@@ -241,8 +241,8 @@ class Topology(Configurable):
     def check_pruning(self, pruning: ImportancePruning) -> None:
         """Raise ConfigError if the rule cannot work beside `pruning`; asked when a trainer is made."""
 
-    def connections_pruned(self, layer: SparseLayer, cells: NDArray[np.uint64], state: RuleState) -> None:
-        """Take note that importance pruning takes these connections of a layer (ascending cells), before it does."""
+    def connections_pruned(self, layer: SparseLayer, mask: NDArray[np.bool_], state: RuleState) -> None:
+        """Take note that importance pruning takes connections of a layer, where `mask` is False, before it does."""
 
     def settled(self, progress: Progress) -> bool:
         """Whether the network has the density that the run is to end with; what is best is looked for only then."""

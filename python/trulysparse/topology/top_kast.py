@@ -142,9 +142,9 @@ class TopKAST(Periodic):
                 "or prune when the run is over (prune(net))"
             )
 
-    def connections_pruned(self, layer: SparseLayer, cells: Cells, state: RuleState) -> None:
+    def connections_pruned(self, layer: SparseLayer, mask: NDArray[np.bool_], state: RuleState) -> None:
         """Remember what has to be 0 at the next refresh, so that it ranks last."""
-        name = f"pruned.{layer.index}"
+        name, cells = f"pruned.{layer.index}", layer.pattern.cells()[~mask]
         state.tensors[name] = np.union1d(state.tensors.get(name, np.empty(0, np.uint64)), cells)
 
     def backward_counts(self, layers: Sequence[SparseLayer]) -> list[int]:
