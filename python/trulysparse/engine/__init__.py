@@ -2,6 +2,9 @@
 """One training step, one evolution, and the state that a checkpoint holds; `trainer` and `parallel` drive it."""
 
 from trulysparse.engine.evolve import Evolution, LayerChange, apply_delta, evolve_network
+from trulysparse.engine.layout import Flat, Layout, Parameters
+from trulysparse.engine.run import Run
+from trulysparse.engine.samples import Samples
 from trulysparse.engine.state import (
     NetworkSnapshot,
     TrainState,
@@ -15,8 +18,13 @@ from trulysparse.engine.step import Engine
 __all__ = [
     "Engine",
     "Evolution",
+    "Flat",
     "LayerChange",
+    "Layout",
     "NetworkSnapshot",
+    "Parameters",
+    "Run",
+    "Samples",
     "TrainState",
     "apply_delta",
     "evolve_network",

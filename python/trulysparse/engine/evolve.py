@@ -22,6 +22,8 @@ from trulysparse.topology import ImportancePruning, LayerGradient, Signals, Topo
 # A rule may bring state for optimizers other than the one at hand.
 _COMMON_SLOTS = ("velocity", "m", "v", "age")
 
+Settle = Callable[[SparseLayer], None]
+
 
 @dataclass(frozen=True)
 class LayerChange:
@@ -223,6 +225,7 @@ def evolve_network(
     lr: float = 0.0,
     gradients: Mapping[int, LayerGradient] | Callable[[], Mapping[int, LayerGradient] | None] | None = None,
     rule: Topology | None = None,
+    settle: Settle | None = None,
 ) -> Evolution:
     """Evolve every layer to which a rule applies: importance pruning first, then the topology rule.
 
@@ -245,6 +248,9 @@ def evolve_network(
         network that the rule sees; if it returns None, the rule does not act.
     rule : Topology, optional
         The rule of the run, due or not: what it remembers follows when neurons are removed. Default `topology`.
+    settle : callable, optional
+        Called with each layer that the rule changed, before the next one is: may move its arrays elsewhere, so that
+        memory for one layer beside the network is enough.
 
     Returns
     -------
@@ -290,6 +296,8 @@ def evolve_network(
                 dropped[layer.index] += out
                 grown[layer.index] += came
                 carry_out(layer, state.weight_slots[layer.index], delta)
+                if settle is not None:
+                    settle(layer)
     for layer in net.layers:
         layer.pattern.transpose(threads)  # here and not when first used: with these threads
     for exploration in state.exploring.values():

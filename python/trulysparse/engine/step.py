@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse import _kernels
+from trulysparse.engine.layout import Flat, Parameters
 from trulysparse.engine.state import TrainState
 from trulysparse.errors import ConfigError
 from trulysparse.model import Inputs, SparseMLP
@@ -109,6 +110,8 @@ class Engine:
     ----------
     state : TrainState
         Where the run stands; a resumed run puts its own here.
+    flat : Flat or None
+        The arrays in which all parameters and slots lie, where they do: `apply` then makes one pass over them.
     """
 
     def __init__(
@@ -146,6 +149,8 @@ class Engine:
         self._bias_gradients: list[Floats] = []
         self._bias_parts: list[Floats] = []
         self._activation_gradients: list[dict[str, Floats]] = []
+        self._flat_gradient: Floats | None = None
+        self.flat: Flat | None = None
         self._activation_parts: list[dict[str, Floats]] = []
 
     def train_batch(
@@ -171,20 +176,52 @@ class Engine:
         correct : int
             Samples classified correctly.
         """
-        batch = rows.size
-        width, parts, space = self._prepare(batch)
+        parts = 1 if self.micro_batch is None else -(-rows.size // self.micro_batch)
         fused = self.optimizer.fused and (parts == 1 or self.optimizer.fused_microbatches)
-        self._order_by_target(parts)
-        loss_sum, correct = 0.0, 0
-        for part in range(parts):
-            some = rows[part * width : (part + 1) * width]
-            loss, right = self._forward(space, inputs, targets, some, part * width, 1.0 / batch)
-            loss_sum += loss
-            correct += right
-            self._backward(space, fused, lr, part == 0, part == parts - 1)
+        loss_sum, correct = self._pass(inputs, targets, rows, fused, lr)
         self._finish(fused, lr)
         self.state.step += 1
         return loss_sum, correct
+
+    def compute(
+        self,
+        inputs: Inputs,
+        targets: NDArray[Any],
+        rows: NDArray[np.int64],
+        done: Callable[[int], None] | None = None,
+    ) -> tuple[float, int]:
+        """Leave the gradient of the mean loss over the samples `rows` in `gradient`; nothing moves, no step is counted.
+
+        Parameters
+        ----------
+        inputs, targets, rows
+            As in `train_batch`.
+        done : callable, optional
+            Told each layer, the last one first, when the gradient of its weights is complete.
+
+        Returns
+        -------
+        loss_sum, correct : float, int
+            As `train_batch` returns them.
+        """
+        self._allocate_gradient()
+        return self._pass(inputs, targets, rows, False, 0.0, done)
+
+    def apply(self, lr: float) -> None:
+        """Make one optimizer step with `gradient`, as `train_batch` does with the gradient that it computes."""
+        self._finish(False, lr)
+        self.state.step += 1
+
+    @property
+    def gradient(self) -> Parameters:
+        """Where `compute` leaves the gradient and `apply` takes it from; may be set to arrays of the same shapes."""
+        self._allocate_gradient()
+        return Parameters(self._gradients, self._bias_gradients, self._activation_gradients, self._flat_gradient)
+
+    @gradient.setter
+    def gradient(self, given: Parameters) -> None:
+        self._gradients, self._bias_gradients = given.weights, given.biases
+        self._activation_gradients, self._flat_gradient = given.activations, given.flat
 
     def measure_batch(
         self, inputs: Inputs, targets: NDArray[Any], rows: NDArray[np.int64]
@@ -251,16 +288,32 @@ class Engine:
         weights, biases : list of ndarray of float32
             For each layer (nnz,) in pattern order, and (n_out,).
         """
+        loss_sum, _ = self.compute(inputs, targets, rows)
+        gradient = self.gradient
+        return loss_sum / rows.size, [g.copy() for g in gradient.weights], [g.copy() for g in gradient.biases]
+
+    def _pass(
+        self,
+        inputs: Inputs,
+        targets: NDArray[Any],
+        rows: NDArray[np.int64],
+        fused: bool,
+        lr: float,
+        done: Callable[[int], None] | None = None,
+    ) -> tuple[float, int]:
+        """Pass a batch forward and backward, in its parts; return the sum of the losses and what was right."""
         batch = rows.size
         width, parts, space = self._prepare(batch)
         self._order_by_target(parts)
-        loss_sum = 0.0
+        loss_sum, correct = 0.0, 0
         for part in range(parts):
             some = rows[part * width : (part + 1) * width]
-            loss_sum += self._forward(space, inputs, targets, some, part * width, 1.0 / batch)[0]
-            self._backward(space, False, 0.0, part == 0, part == parts - 1)
-        weights = [self._gradient(layer.index).copy() for layer in self.net.layers]
-        return loss_sum / batch, weights, [gradient.copy() for gradient in self._bias_gradients]
+            loss, right = self._forward(space, inputs, targets, some, part * width, 1.0 / batch)
+            loss_sum += loss
+            correct += right
+            last = part == parts - 1
+            self._backward(space, fused, lr, part == 0, last, done=done if last else None)
+        return loss_sum, correct
 
     def _prepare(self, batch: int) -> tuple[int, int, _Workspace]:
         """Return the width of a micro-batch, how many there are, and the space for one."""
@@ -269,10 +322,9 @@ class Engine:
         space = self._workspace
         if space is None or space.ld != ld or space.sizes != self.net.sizes:
             if space is None or space.sizes != self.net.sizes:  # neurons were removed, or put back
-                self._bias_gradients = [_kernels.aligned_zeros(layer.n_out) for layer in self.net.layers]
                 self._bias_parts = [_kernels.aligned_zeros(layer.n_out) for layer in self.net.layers]
-                self._activation_gradients = [_like(layer.activation_parameters) for layer in self.net.layers]
                 self._activation_parts = [_like(layer.activation_parameters) for layer in self.net.layers]
+                self._allocate_neuron_gradients()
             self._workspace = space = _Workspace(self.net, ld, self._stored, self._dropout)
         return width, -(-batch // width), space
 
@@ -330,7 +382,15 @@ class Engine:
         return net.loss(space.output, net.loss.batch(targets, rows, space.ld), rows.size, scale, space.output, threads)
 
     def _backward(
-        self, space: _Workspace, fused: bool, lr: float, first: bool, last: bool, *, discard: bool = False
+        self,
+        space: _Workspace,
+        fused: bool,
+        lr: float,
+        first: bool,
+        last: bool,
+        *,
+        discard: bool = False,
+        done: Callable[[int], None] | None = None,
     ) -> None:
         net, threads = self.net, self.threads
         biases = self._bias_gradients if first else self._bias_parts
@@ -346,6 +406,8 @@ class Engine:
                 self._explore(index, dy, space.sources[index], fused, lr, first, last)
             if index == 0:
                 _kernels.backward(layer.view, dy, space.inputs, None, sink=sink, threads=threads)
+                if done is not None:
+                    done(0)
                 break
             hidden, below, threshold = space.hidden[index - 1], net.layers[index - 1], self._dropout[index - 1]
             _kernels.backward(
@@ -373,6 +435,8 @@ class Engine:
                     threads=threads,
                 )
             dy = hidden.activation
+            if done is not None:
+                done(index)
         if not first:
             for total, more in zip(self._bias_gradients, self._bias_parts, strict=True):
                 total += more
@@ -434,6 +498,17 @@ class Engine:
             self._gradients[index] = _kernels.aligned_empty(self.net.layers[index].nnz)
         return self._gradients[index]
 
+    def _allocate_gradient(self) -> None:
+        for layer in self.net.layers:
+            self._gradient(layer.index)
+        self._allocate_neuron_gradients()
+
+    def _allocate_neuron_gradients(self) -> None:
+        layers = self.net.layers
+        if [array.size for array in self._bias_gradients] != [layer.n_out for layer in layers]:
+            self._bias_gradients = [_kernels.aligned_zeros(layer.n_out) for layer in layers]
+            self._activation_gradients = [_like(layer.activation_parameters) for layer in layers]
+
     def _finish(self, fused: bool, lr: float) -> None:
         """Move biases and what is trained in activations, and weights where the sink did not."""
         state, optimizer, threads = self.state, self.optimizer, self.threads
@@ -442,6 +517,8 @@ class Engine:
             explored = [self._explored[i] for i, e in state.exploring.items() if e.nnz]
             self._clip([*self._gradients, *explored, *self._bias_gradients, *trained], optimizer.clip_norm)
         step = state.step + 1
+        if not fused and self._update_flat(lr, step):
+            return
         for layer, weight_slots, bias_slots, bias_gradient in zip(
             self.net.layers, state.weight_slots, state.bias_slots, self._bias_gradients, strict=True
         ):
@@ -472,6 +549,20 @@ class Engine:
         ):
             for name, values in layer.activation_parameters.items():
                 optimizer.update(values, gradients[name], slots[name], lr=lr, step=step, threads=threads, decay=False)
+
+    def _update_flat(self, lr: float, step: int) -> bool:
+        """Move all at once where it all lies in one array and nothing concerns single layers; return whether."""
+        flat, gradient = self.flat, self._flat_gradient
+        if flat is None or gradient is None or any(self._l2(layer.index, 0) for layer in self.net.layers):
+            return False
+        for part, decay in ((slice(flat.decayed), True), (slice(flat.decayed, None), False)):
+            values = flat.values[part]
+            if values.size:
+                slots = {name: array[part] for name, array in flat.slots.items()}
+                self.optimizer.update(
+                    values, gradient[part], slots, lr=lr, step=step, threads=self.threads, decay=decay
+                )
+        return True
 
     def _clip(self, gradients: Sequence[Floats], limit: float) -> None:
         """Scale all gradients together so that their joint Euclidean norm is at most `limit`."""

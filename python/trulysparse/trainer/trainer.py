@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,13 @@ from numpy.typing import NDArray
 
 from trulysparse import _kernels
 from trulysparse.data import validation_split
-from trulysparse.engine import (
-    Engine,
-    Evolution,
-    NetworkSnapshot,
-    TrainState,
-    evolve_network,
-    restore_network,
-)
+from trulysparse.engine import Engine, NetworkSnapshot, Run, Samples, TrainState, restore_network
 from trulysparse.errors import CheckpointError, ConfigError, DataError, DivergenceError, ScheduleWarning
 from trulysparse.model import Inputs, InputScaling, SparseMLP
 from trulysparse.model.inference import BATCH_SIZE, evaluate_inputs
 from trulysparse.model.registry import check_integer, check_seed
 from trulysparse.optim import SGD, Optimizer, Progress, get_optimizer
-from trulysparse.topology import SET, ImportancePruning, LayerGradient, Topology, get_pruning, get_topology
+from trulysparse.topology import SET, ImportancePruning, Topology, get_pruning, get_topology
 from trulysparse.trainer.callbacks import Callback, CallbackList
 from trulysparse.trainer.checkpoint import (
     FILE_NAME,
@@ -45,26 +38,6 @@ from trulysparse.trainer.progress import ProgressReporter
 from trulysparse.trainer.signals import StopSignals, TrainingInterrupted
 
 Validation = tuple[Any, Any] | float | None
-_Labels = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """Data past the door: checked, scaled, targets as the loss wants them."""
-
-    inputs: Inputs
-    targets: _Labels
-    rows: NDArray[np.int64] | None  # of the samples to train on; None: all
-    validation: tuple[Inputs, _Labels] | None
-
-    @property
-    def count(self) -> int:
-        return self.inputs.n_samples if self.rows is None else self.rows.size
-
-    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """Return the samples in the order of an epoch."""
-        order = _kernels.shuffle(self.count, seed=seed, purpose="shuffle", step=epoch)
-        return order if self.rows is None else self.rows[order]
 
 
 class Trainer:
@@ -388,7 +361,7 @@ class Trainer:
             "by another trainer); make a new Trainer(net, ...) to go on with the network as it is now"
         )
 
-    def _admit(self, X: Any, y: Any, validation: Validation) -> _Samples:
+    def _admit(self, X: Any, y: Any, validation: Validation) -> Samples:
         """Check the data, hold back a validation part if asked, fit the scaling if none is there."""
         net, size = self.net, self.net.sizes
         y = np.asarray(y)
@@ -415,7 +388,7 @@ class Trainer:
         scaling = net.scaling
         if scaling is None and self.standardize:
             scaling = InputScaling.fit(X, rows=rows)
-        samples = _Samples(
+        samples = Samples(
             Inputs(X, size[0], scaling, "X"),
             targets,
             rows,
@@ -430,22 +403,24 @@ class Trainer:
         net.scaling = scaling
         return samples
 
-    def _admit_validation(self, X: Any, y: Any, scaling: InputScaling | None) -> tuple[Inputs, _Labels]:
+    def _admit_validation(self, X: Any, y: Any, scaling: InputScaling | None) -> tuple[Inputs, NDArray[Any]]:
         inputs = Inputs(X, self.net.sizes[0], scaling, "the validation X")
         targets = self.net.loss.check_targets(y, self.net.sizes[-1], "the validation y")
         if len(targets) != inputs.n_samples:
             raise DataError(f"the validation X has {inputs.n_samples} samples but its y has {len(targets)}")
         return inputs, targets
 
-    def _epoch(self, data: _Samples, epochs: int, callbacks: CallbackList, signals: StopSignals) -> None:
+    def _epoch(self, data: Samples, epochs: int, callbacks: CallbackList, signals: StopSignals) -> None:
         state, size, batches = self.state, self.batch_size, self.steps_per_epoch
+        run = Run(self._engine, self.topology, self.pruning, data)
+        told = functools.partial(callbacks.on_evolution, self)
         order = data.order(self.seed, state.epoch)
         callbacks.on_epoch_start(self, state.epoch + 1)
         while state.batch < batches:
             rows = order[state.batch * size : (state.batch + 1) * size]
             progress = Progress(state.step, state.step / batches, batches, epochs)
             lr = self.optimizer.lr_at(progress)
-            loss = self._step(data, rows, progress, lr, callbacks)
+            loss = run.step(rows, progress, lr, told)
             if not math.isfinite(loss):
                 raise DivergenceError(
                     f"the loss became {loss} in epoch {state.epoch + 1}, batch {state.batch + 1} of {batches} "
@@ -456,7 +431,7 @@ class Trainer:
         self._close_epoch(data, batches * size, epochs, callbacks)
         self._obey(signals)
 
-    def _close_epoch(self, data: _Samples, samples: int, epochs: int, callbacks: CallbackList) -> None:
+    def _close_epoch(self, data: Samples, samples: int, epochs: int, callbacks: CallbackList) -> None:
         """Evaluate, write the epoch's row, move on to the next epoch, save if it is time."""
         state, net = self.state, self.net
         done = state.epoch + 1
@@ -480,75 +455,6 @@ class Trainer:
         callbacks.on_epoch_end(self, row)
         if self.checkpoint is not None and self.checkpoint_every and done % self.checkpoint_every == 0:
             save_checkpoint(self, self.checkpoint)
-
-    def _step(
-        self, data: _Samples, rows: NDArray[np.int64], progress: Progress, lr: float, callbacks: CallbackList
-    ) -> float:
-        """Make one step, and the evolution that stands before it, or that takes its batch for the gradients."""
-        state, engine = self.state, self._engine
-        topology, pruning = (None, None) if state.evolved else self._due(progress)
-        measured = topology is not None and topology.wants_gradient
-        report = None
-        loss, correct = 0.0, 0
-        started = time.perf_counter()
-        if measured:
-
-            def measure() -> dict[int, LayerGradient] | None:
-                nonlocal loss, correct
-                loss, correct, gradients = engine.measure_batch(data.inputs, data.targets, rows)
-                return gradients if math.isfinite(loss) else None
-
-            report = self._evolve(topology, pruning, progress, lr, measure)
-            state.evolve_seconds += time.perf_counter() - started
-        elif topology is not None or pruning is not None:
-            report = self._evolve(topology, pruning, progress, lr, None)
-            state.evolved = True
-            state.evolve_seconds += time.perf_counter() - started
-            callbacks.on_evolution(self, report)
-            report = None
-        if not measured:
-            started = time.perf_counter()
-            loss, correct = engine.train_batch(data.inputs, data.targets, rows, lr)
-            state.train_seconds += time.perf_counter() - started
-        state.loss_sum += loss
-        state.correct += correct
-        state.batch += 1
-        state.evolved = False
-        if report is not None and math.isfinite(loss):
-            callbacks.on_evolution(self, report)
-        return loss
-
-    def _due(self, progress: Progress) -> tuple[Topology | None, ImportancePruning | None]:
-        """Return the rules that act before the next step."""
-        state, pruning = self.state, self.pruning
-        after_epoch = state.batch == 0 and state.epoch > 0
-        count = len(self.net.layers)
-        unexplored = self.topology.explores and not state.exploring and self.topology.applies_to(0, count)
-        return (
-            self.topology if self.topology.due(progress) or unexplored else None,
-            pruning if pruning is not None and after_epoch and pruning.due(state.epoch - 1) else None,
-        )
-
-    def _evolve(
-        self,
-        topology: Topology | None,
-        pruning: ImportancePruning | None,
-        progress: Progress,
-        lr: float,
-        gradients: Callable[[], Mapping[int, LayerGradient] | None] | None,
-    ) -> Evolution:
-        return evolve_network(
-            self.net,
-            self.state,
-            topology=topology,
-            pruning=pruning,
-            seed=self.seed,
-            threads=self._engine.threads,
-            progress=progress,
-            lr=lr,
-            gradients=gradients,
-            rule=self.topology,
-        )
 
     def _obey(self, signals: StopSignals) -> None:
         """End the run between two steps if a signal came."""
