@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse import _kernels
-from trulysparse.engine.state import TrainState
 from trulysparse.model import SparseMLP
-from trulysparse.optim import Optimizer
 
 Floats = NDArray[np.float32]
 
@@ -63,7 +61,10 @@ class Layout:
 
     Parameters
     ----------
-    net : SparseMLP
+    connections, neurons : sequence of int
+        Of each layer: connections, and target neurons.
+    trained : sequence of dict of str to int
+        For each layer, the sizes of what its activation trains.
     capacity : sequence of int, optional
         Room for each layer's connections, so that the layout outlives a change of topology; default what they are.
 
@@ -77,18 +78,31 @@ class Layout:
     activations : list of dict of str to slice
     """
 
-    def __init__(self, net: SparseMLP, capacity: Sequence[int] | None = None) -> None:
-        self.capacity = [layer.nnz for layer in net.layers] if capacity is None else list(capacity)
+    def __init__(
+        self,
+        connections: Sequence[int],
+        neurons: Sequence[int],
+        trained: Sequence[Mapping[str, int]],
+        capacity: Sequence[int] | None = None,
+    ) -> None:
         self._end = 0
-        starts = [self._take(room) for room in self.capacity]
-        self.weights = [slice(s.start, s.start + layer.nnz) for s, layer in zip(starts, net.layers, strict=True)]
-        self.biases = [self._take(layer.n_out) for layer in net.layers]
+        starts = [self._take(room) for room in (connections if capacity is None else capacity)]
+        self.weights = [slice(s.start, s.start + count) for s, count in zip(starts, connections, strict=True)]
+        self.biases = [self._take(count) for count in neurons]
         self.decayed = self._end
-        self.activations = [
-            {name: self._take(array.size) for name, array in layer.activation_parameters.items()}
-            for layer in net.layers
-        ]
+        self.activations = [{name: self._take(size) for name, size in sizes.items()} for sizes in trained]
         self.size = self._end
+
+    @classmethod
+    def of(cls, net: SparseMLP, capacity: Sequence[int] | None = None) -> Layout:
+        """Return the layout of a network as it is now."""
+        layers = net.layers
+        return cls(
+            [layer.nnz for layer in layers],
+            [layer.n_out for layer in layers],
+            [{name: array.size for name, array in layer.activation_parameters.items()} for layer in layers],
+            capacity,
+        )
 
     def _take(self, count: int) -> slice:
         taken = slice(self._end, self._end + count)
@@ -119,23 +133,3 @@ class Layout:
             bias[...] = layer.bias
             for name, array in layer.activation_parameters.items():
                 trained[name][...] = array
-
-    def copy_slots(self, net: SparseMLP, state: TrainState, optimizer: Optimizer, slots: Mapping[str, Floats]) -> None:
-        """Write the optimizer's slots to their places."""
-        for name in optimizer.slots:
-            parts = self.parameters(slots[name])
-            for i, layer in enumerate(net.layers):
-                parts.weights[i][...] = state.weight_slots[i][name]
-                parts.biases[i][...] = state.bias_slots[i][name]
-                for own in layer.activation_parameters:
-                    parts.activations[i][own][...] = state.activation_slots[i][own][name]
-
-    def adopt_slots(self, net: SparseMLP, state: TrainState, slots: Mapping[str, Floats]) -> None:
-        """Make the parts of `slots` the living optimizer state; a rule's own arrays stay as they are."""
-        for name, flat in slots.items():
-            parts = self.parameters(flat)
-            for i, layer in enumerate(net.layers):
-                state.weight_slots[i][name] = parts.weights[i]
-                state.bias_slots[i][name] = parts.biases[i]
-                for own in layer.activation_parameters:
-                    state.activation_slots[i][own][name] = parts.activations[i][own]

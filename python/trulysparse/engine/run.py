@@ -32,6 +32,11 @@ class Run:
     samples : Samples
     settle : callable, optional
         As in `evolve_network`.
+
+    Attributes
+    ----------
+    stands_for : int
+        Batches of a step, in the sums over an epoch, of which a rule takes one for its gradients.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Run:
         self.topology, self.pruning = topology, pruning
         self.samples = samples
         self.settle = settle
+        self.stands_for = 1
 
     @property
     def state(self) -> TrainState:
@@ -131,7 +137,8 @@ class Run:
         state.evolved = True
         state.evolve_seconds += time.perf_counter() - started
         if taken:
-            self.count_batch(*taken[0])
+            loss, correct = taken[0]
+            self.count_batch(loss * self.stands_for, correct * self.stands_for)
         if not taken or math.isfinite(taken[0][0]):
             told(report)
         return taken[0] if taken else None

@@ -284,7 +284,7 @@ class NetworkSnapshot:
 def snapshot_network(net: SparseMLP) -> NetworkSnapshot:
     """Copy what training changes (patterns are immutable and shared)."""
     return NetworkSnapshot(
-        tuple(layer.pattern for layer in net.layers),
+        tuple(layer.pattern.lasting() for layer in net.layers),
         tuple(layer.values.copy() for layer in net.layers),
         tuple(layer.bias.copy() for layer in net.layers),
         tuple({name: array.copy() for name, array in layer.activation_parameters.items()} for layer in net.layers),

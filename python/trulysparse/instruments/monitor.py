@@ -183,7 +183,7 @@ class Monitor(Callback):
             self.steps.append(trainer.state.step)
             self.connections.append(counts)
             self._cells.append(cells)
-        self._present = [layer.pattern for layer in layers]
+        self._present = [layer.pattern.lasting() for layer in layers]
         size, now = trainer.batch_size, flops(trainer.net)
         explored = sum(exploration.nnz for exploration in trainer.state.exploring.values())
         self._rates = {

@@ -49,7 +49,7 @@ class Pattern:
         An array of another dtype or not contiguous.
     """
 
-    __slots__ = ("_transposed", "col_idx", "n_in", "n_out", "row_ptr")
+    __slots__ = ("_borrowed", "_transposed", "col_idx", "n_in", "n_out", "row_ptr")
 
     n_in: int
     n_out: int
@@ -66,6 +66,26 @@ class Pattern:
         self.row_ptr = _frozen(row_ptr)
         self.col_idx = _frozen(col_idx)
         self._transposed: tuple[Array, Array, Array] | None = None
+        self._borrowed = False
+
+    @classmethod
+    def over(cls, n_in: int, n_out: int, row_ptr: Array, col_idx: Array, transposed: tuple[Array, ...]) -> Pattern:
+        """Make a pattern of arrays that their owner will write to again; `lasting` copies what must outlive that."""
+        pattern = cls(n_in, n_out, row_ptr, col_idx, validate=False)
+        col_ptr, row_idx, perm = (_frozen(array) for array in transposed)
+        pattern._transposed = col_ptr, row_idx, perm
+        pattern._borrowed = True
+        return pattern
+
+    def lasting(self) -> Pattern:
+        """Return the pattern, or a copy if it lies in memory that will be written to again."""
+        if not self._borrowed:
+            return self
+        copy = Pattern(self.n_in, self.n_out, self.row_ptr.copy(), self.col_idx.copy(), validate=False)
+        if self._transposed is not None:
+            col_ptr, row_idx, perm = (_frozen(array.copy()) for array in self._transposed)
+            copy._transposed = col_ptr, row_idx, perm
+        return copy
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -179,7 +199,8 @@ class Pattern:
 
         if np.shape(values) != (self.nnz,):
             raise ShapeError(f"values must have shape ({self.nnz},), one a connection, got {np.shape(values)}")
-        matrix = csr_array((values, self.col_idx, self.row_ptr), shape=self.shape)
+        lasting = self.lasting()
+        matrix = csr_array((values, lasting.col_idx, lasting.row_ptr), shape=self.shape)
         matrix.has_canonical_format = True
         return matrix
 
