@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "trulysparse/update.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -107,22 +106,9 @@ void scale(float* g, std::uint64_t n, float factor, int threads) {
 }
 
 void average(const float* const* arrays, std::size_t count, float* out, std::uint64_t n, int threads) {
+    const KernelTable& kernels = active_kernels();
     for_blocks(n, threads, [&](std::uint64_t at, std::int64_t size, std::size_t) {
-        constexpr std::int64_t kRoom = 512;  // sums that stay in the first cache
-        double sums[kRoom];
-        for (std::int64_t begin = 0; begin < size; begin += kRoom) {
-            const std::int64_t here = std::min(kRoom, size - begin);
-            const std::uint64_t start = at + static_cast<std::uint64_t>(begin);
-            const float* const first = arrays[0] + start;
-            for (std::int64_t i = 0; i < here; ++i) sums[i] = static_cast<double>(first[i]);
-            for (std::size_t k = 1; k < count; ++k) {
-                const float* const values = arrays[k] + start;
-                for (std::int64_t i = 0; i < here; ++i) sums[i] += static_cast<double>(values[i]);
-            }
-            const auto divisor = static_cast<double>(count);
-            float* const to = out + start;
-            for (std::int64_t i = 0; i < here; ++i) to[i] = static_cast<float>(sums[i] / divisor);
-        }
+        kernels.average(arrays, count, static_cast<std::int64_t>(at), out, size);
     });
 }
 
