@@ -62,7 +62,7 @@ Carrier rewire_connections(std::int64_t n_in, std::int64_t n_out, py::handle row
 }
 
 Carrier unite_patterns(std::int64_t n_in, std::int64_t n_out, const py::sequence& patterns, const py::sequence& arrays,
-                       int threads) {
+                       double divisor, int threads) {
     check_threads(threads);
     const std::size_t n_patterns = patterns.size();
     if (n_patterns == 0 || n_patterns != arrays.size())
@@ -87,7 +87,51 @@ Carrier unite_patterns(std::int64_t n_in, std::int64_t n_out, const py::sequence
                                     std::to_string(values.front().size()) + "), but number " + std::to_string(k) +
                                     " carries " + std::to_string(values.back().size()));
         }
-        return to_tuple(unlocked([&] { return unite(views, values, threads); }));
+        return to_tuple(unlocked([&] { return unite(views, values, divisor, threads); }));
+    });
+}
+
+// Written to `out`, or to new arrays if that is None.
+py::list carry_arrays(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx,
+                      py::handle onto_row_ptr, py::handle onto_col_idx, py::handle arrays, py::handle out,
+                      int threads) {
+    check_threads(threads);
+    return with_offset(row_ptr, "row_ptr", [&](auto tag) {
+        using Offset = typename decltype(tag)::type;
+        const auto from = pattern_view<Offset>(n_in, n_out, row_ptr, col_idx);
+        const auto onto = pattern_view<Offset>(n_in, n_out, onto_row_ptr, onto_col_idx, "onto_row_ptr", "onto_col_idx");
+        const auto nnz = static_cast<std::size_t>(onto.nnz());
+        const auto values = float_arrays(arrays, "arrays", from.nnz());
+        std::vector<Buffer<float>> fresh;
+        std::vector<float*> results;
+        py::list carried;
+        if (out.is_none()) {
+            for (std::size_t a = 0; a < values.pointers.size(); ++a) {
+                fresh.emplace_back(nnz);
+                results.push_back(fresh.back().data());
+            }
+        } else {
+            for (py::handle item : out) {
+                const std::string label = "out[" + std::to_string(results.size()) + "]";
+                const auto result = array1<float>(item, label.c_str(), static_cast<Size>(nnz));
+                for (const float* array : values.pointers)
+                    if (overlap(result.data, bytes_of(result), array,
+                                static_cast<std::size_t>(from.nnz()) * sizeof(float)))
+                        throw InvalidArgument(label + " shares memory with an array that is carried; write to another");
+                for (const float* other : results)
+                    if (overlap(result, Array1<const float>{other, result.size}))
+                        throw InvalidArgument(label + " shares memory with another array of out; each must be apart");
+                carried.append(item);
+                results.push_back(result.data);
+            }
+            if (results.size() != values.pointers.size())
+                throw ShapeMismatch("out must have one array for each of the " +
+                                    std::to_string(values.pointers.size()) + " arrays, got " +
+                                    std::to_string(results.size()));
+        }
+        unlocked([&] { carry(from, onto, values.pointers, results, threads); });
+        for (Buffer<float>& buffer : fresh) carried.append(to_numpy(std::move(buffer)));
+        return carried;
     });
 }
 
@@ -140,7 +184,9 @@ void bind_pattern(py::module_& m) {
     m.def("keep", &keep_connections, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "mask"_a, "arrays"_a, "threads"_a);
     m.def("rewire", &rewire_connections, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "mask"_a, "grown"_a, "arrays"_a,
           "fills"_a, "threads"_a);
-    m.def("unite", &unite_patterns, "n_in"_a, "n_out"_a, "patterns"_a, "arrays"_a, "threads"_a);
+    m.def("unite", &unite_patterns, "n_in"_a, "n_out"_a, "patterns"_a, "arrays"_a, "divisor"_a, "threads"_a);
+    m.def("carry", &carry_arrays, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "onto_row_ptr"_a, "onto_col_idx"_a,
+          "arrays"_a, "out"_a, "threads"_a);
     m.def("select", &select_neurons, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "rows"_a, "cols"_a, "arrays"_a,
           "threads"_a);
     m.def("draw_missing", &draw_missing_cells, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "mask"_a, "count"_a,

@@ -70,6 +70,20 @@ void multiply(py::handle g, float factor, int threads) {
     unlocked([&] { scale(gradient.data, static_cast<std::uint64_t>(gradient.size), factor, threads); });
 }
 
+void mean(py::handle arrays, py::handle out, int threads) {
+    check_threads(threads);
+    const auto result = array1<float>(out, "out");
+    const FloatArrays values = float_arrays(arrays, "arrays", result.size);
+    if (values.pointers.empty()) throw InvalidArgument("the mean of no arrays is not defined; give at least one");
+    for (std::size_t k = 0; k < values.pointers.size(); ++k)
+        check_same_or_apart(result, "out", Array1<const float>{values.pointers[k], result.size},
+                            ("arrays[" + std::to_string(k) + "]").c_str());
+    unlocked([&] {
+        average(values.pointers.data(), values.pointers.size(), result.data, static_cast<std::uint64_t>(result.size),
+                threads);
+    });
+}
+
 }  // namespace
 
 void bind_update(py::module_& m) {
@@ -78,6 +92,7 @@ void bind_update(py::module_& m) {
     m.def("adam_step", &adam, "w"_a, "m"_a, "v"_a, "g"_a, py::kw_only(), "lr"_a, "beta1"_a, "beta2"_a, "eps"_a,
           "decay"_a, "decoupled"_a, "step"_a, "l2"_a = 0.0, "age"_a = py::none(), "threads"_a = 1);
     m.def("sum_of_squares", &squares, "g"_a, "threads"_a = 1);
+    m.def("average", &mean, "arrays"_a, "out"_a, "threads"_a = 1);
     m.def("scale", &multiply, "g"_a, "factor"_a, "threads"_a = 1);
 }
 

@@ -204,14 +204,15 @@ auto with_offset(py::handle object, const char* name, F&& f) {
 
 // Sizes and ends of a pattern; its inside was validated when the pattern was made.
 template <class Offset>
-PatternView<Offset> pattern_view(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx) {
+PatternView<Offset> pattern_view(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx,
+                                 const char* ptr_name = "row_ptr", const char* idx_name = "col_idx") {
     const Index rows = check_index(n_in, "n_in"), cols = check_index(n_out, "n_out");
-    const auto offsets = array1<const Offset>(row_ptr, "row_ptr", static_cast<Size>(rows) + 1);
-    const auto columns = array1<const Index>(col_idx, "col_idx");
+    const auto offsets = array1<const Offset>(row_ptr, ptr_name, static_cast<Size>(rows) + 1);
+    const auto columns = array1<const Index>(col_idx, idx_name);
     if (offsets.data[0] != 0 || static_cast<std::int64_t>(offsets.data[rows]) != columns.size)
-        throw InvalidArgument("row_ptr must begin with 0 and end with the length of col_idx (" +
-                              std::to_string(columns.size) + "), got " + std::to_string(offsets.data[0]) + " and " +
-                              std::to_string(offsets.data[rows]));
+        throw InvalidArgument(std::string(ptr_name) + " must begin with 0 and end with the length of " + idx_name +
+                              " (" + std::to_string(columns.size) + "), got " + std::to_string(offsets.data[0]) +
+                              " and " + std::to_string(offsets.data[rows]));
     return {rows, cols, offsets.data, columns.data};
 }
 
@@ -275,5 +276,6 @@ void bind_select(py::module_& m);
 void bind_single(py::module_& m);
 void bind_trained(py::module_& m);
 void bind_update(py::module_& m);
+void bind_words(py::module_& m);
 
 }  // namespace trulysparse::bindings

@@ -27,4 +27,5 @@ PYBIND11_MODULE(_core, m) {
     bind_missing(m);
     bind_batch(m);
     bind_probe(m);
+    bind_words(m);
 }

@@ -25,6 +25,8 @@
 #include <immintrin.h>
 #endif
 
+#include "pause.hpp"
+
 namespace trulysparse {
 
 namespace {
@@ -44,14 +46,6 @@ void run_serially(std::int64_t items, detail::ItemFunction function, void* body)
     const Inside mark;
     const FlushDenormals flush;
     for (std::int64_t item = 0; item < items; ++item) function(body, item, 0);
-}
-
-inline void pause() {
-#if defined(__SSE2__) || defined(_M_X64)
-    _mm_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
 }
 
 // Spins until `done` or for about `microseconds`; returns whether it was done.

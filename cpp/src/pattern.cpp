@@ -2,6 +2,7 @@
 #include "trulysparse/pattern.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <iterator>
 #include <limits>
@@ -486,7 +487,10 @@ Carried<Offset> keep(const PatternView<Offset>& p, const std::uint8_t* mask, con
 
 template <class Offset>
 Carried<Offset> unite(const std::vector<PatternView<Offset>>& patterns,
-                      const std::vector<std::vector<const float*>>& arrays, int threads) {
+                      const std::vector<std::vector<const float*>>& arrays, double divisor, int threads) {
+    if (!(divisor > 0.0 && std::isfinite(divisor)))
+        throw InvalidArgument("unite: sums cannot be divided by " + to_string(divisor) +
+                              "; give a finite divisor above 0, e.g. the number of patterns for their mean");
     if (patterns.empty()) throw InvalidArgument("unite: no patterns given; give at least one");
     if (arrays.size() != patterns.size())
         throw InvalidArgument("unite: arrays of " + to_string(arrays.size()) + " patterns for " +
@@ -508,47 +512,121 @@ Carried<Offset> unite(const std::vector<PatternView<Offset>>& patterns,
         return work;
     };
     const RowBlocks<decltype(work_before)> blocks(rows, work_before);
-    // Calls visit(column, pattern, position, is first) over the union of row i, columns and patterns ascending.
-    auto merge_row = [&](Index i, std::vector<std::int64_t>& at, auto visit) {
+    // A pattern that has the connection at hand, and where.
+    struct Holder {
+        std::size_t pattern;
+        std::int64_t position;
+    };
+    // Calls visit(column, holders) over the union of row i, columns and holders ascending.
+    auto merge_row = [&](Index i, std::vector<std::int64_t>& at, std::vector<Holder>& holders, auto visit) {
         for (std::size_t s = 0; s < n_patterns; ++s) at[s] = patterns[s].row_ptr[i];
         for (;;) {
             std::int64_t col = cols;
             for (std::size_t s = 0; s < n_patterns; ++s)
                 if (at[s] < patterns[s].row_ptr[i + 1]) col = std::min<std::int64_t>(col, patterns[s].col_idx[at[s]]);
             if (col == cols) return;
-            bool first = true;
+            holders.clear();
             for (std::size_t s = 0; s < n_patterns; ++s)
-                if (at[s] < patterns[s].row_ptr[i + 1] && patterns[s].col_idx[at[s]] == col) {
-                    visit(static_cast<Index>(col), s, at[s]++, first);
-                    first = false;
-                }
+                if (at[s] < patterns[s].row_ptr[i + 1] && patterns[s].col_idx[at[s]] == col)
+                    holders.push_back({s, at[s]++});
+            visit(static_cast<Index>(col), holders);
         }
     };
     std::vector<std::int64_t> before(size_of(blocks.count()));
     parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
         std::vector<std::int64_t> at(n_patterns);
+        std::vector<Holder> holders;
         std::int64_t count = 0;
         for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i)
-            merge_row(i, at, [&](Index, std::size_t, std::int64_t, bool first) { count += first; });
+            merge_row(i, at, holders, [&](Index, const std::vector<Holder>&) { ++count; });
         before[size_of(b)] = count;
     });
     const auto total = static_cast<std::uint64_t>(sums_before(before));
     Carried<Offset> out = make_result<Offset>(rows, cols, total, n_arrays);
     parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
         std::vector<std::int64_t> at(n_patterns);
+        std::vector<Holder> holders;
         std::int64_t next = before[size_of(b)];
         for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i) {
-            merge_row(i, at, [&](Index col, std::size_t s, std::int64_t k, bool first) {
-                if (first) out.pattern.col_idx[size_of(next++)] = col;
+            merge_row(i, at, holders, [&](Index col, const std::vector<Holder>& having) {
+                out.pattern.col_idx[size_of(next)] = col;
                 for (std::size_t a = 0; a < n_arrays; ++a) {
-                    float& sum = out.arrays[a][size_of(next - 1)];
-                    sum = first ? arrays[s][a][k] : sum + arrays[s][a][k];
+                    // Begins with the first, not with 0: a sum of negative zeros is one.
+                    double sum = static_cast<double>(arrays[having[0].pattern][a][having[0].position]);
+                    for (std::size_t h = 1; h < having.size(); ++h)
+                        sum += static_cast<double>(arrays[having[h].pattern][a][having[h].position]);
+                    out.arrays[a][size_of(next)] = static_cast<float>(sum / divisor);
                 }
+                ++next;
             });
             out.pattern.row_ptr[size_of(i) + 1] = static_cast<Offset>(next);
         }
     });
     return out;
+}
+
+namespace {
+
+// A row of `from` against a row of `onto`: its entries of all arrays, a small room at a time.
+class RowCarrier {
+public:
+    RowCarrier(const std::vector<const float*>& arrays, const std::vector<float*>& out) : arrays_(arrays), out_(out) {}
+
+    // cols[j..j_end) are the row's connections in `from`, wanted[k..k_end) in `onto`; both ascending.
+    void carry(const Index* cols, std::int64_t j, std::int64_t j_end, const Index* wanted, std::int64_t k,
+               std::int64_t k_end) {
+        if (j_end - j == k_end - k && std::equal(cols + j, cols + j_end, wanted + k)) {
+            if (k < k_end)
+                for (std::size_t a = 0; a < out_.size(); ++a)
+                    std::memcpy(out_[a] + k, arrays_[a] + j, size_of(k_end - k) * sizeof(float));
+            return;
+        }
+        while (k < k_end) {
+            const std::int64_t room = std::min(k + kRoom, k_end), first = k;
+            // Which of both goes on is a matter of chance: no branch depends on it.
+            while (j < j_end && k < room) {
+                const Index old = cols[j], fresh = wanted[k];
+                sources_[k - first] = old == fresh ? j : -1;
+                k += old >= fresh;
+                j += old <= fresh;
+            }
+            for (; k < room; ++k) sources_[k - first] = -1;
+            for (std::size_t a = 0; a < out_.size(); ++a)
+                for (std::int64_t u = 0; u < k - first; ++u)
+                    out_[a][first + u] = sources_[u] < 0 ? 0.0f : arrays_[a][sources_[u]];
+        }
+    }
+
+private:
+    static constexpr std::int64_t kRoom = 1024;
+    const std::vector<const float*>& arrays_;
+    const std::vector<float*>& out_;
+    std::int64_t sources_[kRoom];
+};
+
+}  // namespace
+
+template <class Offset>
+void carry(const PatternView<Offset>& from, const PatternView<Offset>& onto, const std::vector<const float*>& arrays,
+           const std::vector<float*>& out, int threads) {
+    if (from.rows != onto.rows || from.cols != onto.cols)
+        throw InvalidArgument("carry: from a pattern of " + to_string(from.rows) + " x " + to_string(from.cols) +
+                              " onto one of " + to_string(onto.rows) + " x " + to_string(onto.cols) +
+                              "; both must have one shape");
+    if (arrays.size() != out.size())
+        throw InvalidArgument("carry: " + to_string(out.size()) + " arrays to write for " + to_string(arrays.size()) +
+                              " to carry; give one for each");
+    const auto work_before = [&](Index i) {
+        return static_cast<std::int64_t>(from.row_ptr[i]) + static_cast<std::int64_t>(onto.row_ptr[i]) +
+               2 * std::int64_t{i};
+    };
+    const RowBlocks<decltype(work_before)> blocks(onto.rows, work_before);
+    parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
+        RowCarrier carrier(arrays, out);
+        for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i)
+            carrier.carry(from.col_idx, from.row_ptr[i], from.row_ptr[i + 1], onto.col_idx, onto.row_ptr[i],
+                          onto.row_ptr[i + 1]);
+    });
 }
 
 template <class Offset>
@@ -675,7 +753,9 @@ Pattern<Offset> from_cells(Index rows, Index cols, const Cell* cells, std::uint6
     template Carried<Offset> rewire(const PatternView<Offset>&, const std::uint8_t*, const Cell*, std::uint64_t,      \
                                     const std::vector<const float*>&, const std::vector<const float*>&, int);         \
     template Carried<Offset> unite(const std::vector<PatternView<Offset>>&,                                           \
-                                   const std::vector<std::vector<const float*>>&, int);                               \
+                                   const std::vector<std::vector<const float*>>&, double, int);                       \
+    template void carry(const PatternView<Offset>&, const PatternView<Offset>&, const std::vector<const float*>&,     \
+                        const std::vector<float*>&, int);                                                             \
     template Carried<Offset> select(const PatternView<Offset>&, const Index*, Index, const Index*, Index,             \
                                     const std::vector<const float*>&, int);                                           \
     template Buffer<Cell> draw_missing(const PatternView<Offset>&, const std::uint8_t*, std::uint64_t, const Stream&, \

@@ -105,4 +105,11 @@ void scale(float* g, std::uint64_t n, float factor, int threads) {
     });
 }
 
+void average(const float* const* arrays, std::size_t count, float* out, std::uint64_t n, int threads) {
+    const KernelTable& kernels = active_kernels();
+    for_blocks(n, threads, [&](std::uint64_t at, std::int64_t size, std::size_t) {
+        kernels.average(arrays, count, static_cast<std::int64_t>(at), out, size);
+    });
+}
+
 }  // namespace trulysparse

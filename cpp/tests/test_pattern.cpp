@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <map>
 
 #include "../src/ref/ref_pattern.hpp"
@@ -163,12 +164,14 @@ TEST_CASE_TEMPLATE("test_unite_equals_the_oracle", Offset, std::int32_t, std::in
             for (unsigned i = 0; i < 2; ++i)
                 values.push_back(testing::random_floats(static_cast<std::size_t>(patterns[s].nnz()), 10 * s + i));
         for (std::size_t s = 0; s < 3; ++s) arrays.push_back({values[2 * s].data(), values[2 * s + 1].data()});
-        const auto expected = ref::unite(patterns, arrays);
-        const auto alone = ref::unite<Offset>({patterns[2]}, {arrays[2]});
+        const auto expected = ref::unite(patterns, arrays, 1.0);
+        const auto alone = ref::unite<Offset>({patterns[2]}, {arrays[2]}, 1.0);
+        const auto thirds = ref::unite(patterns, arrays, 3.0);
         for (int threads : testing::kThreads) {
-            CHECK(same(unite(patterns, arrays, threads), expected));
-            CHECK(same(unite(patterns, none, threads).pattern, expected.pattern));
-            CHECK(same(unite<Offset>({patterns[2]}, {arrays[2]}, threads), alone));
+            CHECK(same(unite(patterns, arrays, 1.0, threads), expected));
+            CHECK(same(unite(patterns, arrays, 3.0, threads), thirds));
+            CHECK(same(unite(patterns, none, 1.0, threads).pattern, expected.pattern));
+            CHECK(same(unite<Offset>({patterns[2]}, {arrays[2]}, 1.0, threads), alone));
         }
     }
 }
@@ -177,10 +180,79 @@ TEST_CASE("test_unite_refuses_patterns_that_do_not_fit_together") {
     using P = PatternView<std::int32_t>;
     const testing::Layer<std::int32_t> a{"a", 2, 3, {0, 1, 2}, {1, 2}}, b{"b", 2, 4, {0, 1, 2}, {1, 2}};
     const std::vector<float> w(2);
-    CHECK_THROWS_AS(unite(std::vector<P>{}, {}, 1), InvalidArgument);
-    CHECK_THROWS_AS(unite(std::vector<P>{a.view(), b.view()}, {{}, {}}, 1), InvalidArgument);
-    CHECK_THROWS_AS(unite(std::vector<P>{a.view(), a.view()}, {{}}, 1), InvalidArgument);
-    CHECK_THROWS_AS(unite(std::vector<P>{a.view(), a.view()}, {{w.data()}, {}}, 1), InvalidArgument);
+    CHECK_THROWS_AS(unite(std::vector<P>{}, {}, 1.0, 1), InvalidArgument);
+    CHECK_THROWS_AS(unite(std::vector<P>{a.view(), b.view()}, {{}, {}}, 1.0, 1), InvalidArgument);
+    CHECK_THROWS_AS(unite(std::vector<P>{a.view(), a.view()}, {{}}, 1.0, 1), InvalidArgument);
+    CHECK_THROWS_AS(unite(std::vector<P>{a.view(), a.view()}, {{w.data()}, {}}, 1.0, 1), InvalidArgument);
+    for (double divisor : {0.0, -1.0, std::nan(""), std::numeric_limits<double>::infinity()})
+        CHECK(has(message_of([&] { unite(std::vector<P>{a.view()}, {{w.data()}}, divisor, 1); }), "cannot be divided"));
+}
+
+TEST_CASE("test_unite_sums_in_double_and_rounds_once") {
+    using P = PatternView<std::int32_t>;
+    const testing::Layer<std::int32_t> layer{"one", 1, 1, {0, 1}, {0}};
+    auto sum = [&](std::vector<float> values, double divisor) {
+        std::vector<std::vector<const float*>> arrays;
+        for (const float& value : values) arrays.push_back({&value});
+        return unite(std::vector<P>(values.size(), layer.view()), arrays, divisor, 1).arrays[0][0];
+    };
+    CHECK(sum({1.0f, 6e-8f, 6e-8f}, 1.0) == 1.0f + 1.1920929e-7f);  // in float both small ones would be lost
+    CHECK(sum({3e38f, 3e38f, 3e38f}, 3.0) == 3e38f);                // in float the sum would be infinite
+    CHECK(std::signbit(sum({-0.0f, -0.0f}, 2.0)));
+}
+
+TEST_CASE_TEMPLATE("test_the_mean_of_identical_arrays_is_the_array_bit_for_bit", Offset, std::int32_t, std::int64_t) {
+    for (const auto& layer : testing::all_layers<Offset>()) {
+        INFO(layer.name);
+        std::vector<float> w = testing::random_floats(layer.nnz(), 5);
+        if (!w.empty()) w[0] = -0.0f;
+        for (std::size_t n = 2; n <= 7; ++n) {
+            const std::vector<PatternView<Offset>> patterns(n, layer.view());
+            const auto mean =
+                unite(patterns, std::vector<std::vector<const float*>>(n, {w.data()}), static_cast<double>(n), 2);
+            CHECK(testing::same_bits(mean.pattern.row_ptr, layer.row_ptr));
+            CHECK(testing::same_bits(mean.pattern.col_idx, layer.col_idx));
+            CHECK(testing::same_bits(mean.arrays[0], w));
+        }
+    }
+}
+
+TEST_CASE_TEMPLATE("test_carry_equals_the_oracle", Offset, std::int32_t, std::int64_t) {
+    for (const auto& layer : testing::all_layers<Offset>()) {
+        INFO(layer.name);
+        const std::size_t n = layer.nnz();
+        std::vector<std::uint8_t> mask = random_mask(n, 1);
+        // The first quarter is left as it is: rows in which both patterns are equal.
+        for (std::size_t k = 0; k < n / 4; ++k) mask[k] = 1;
+        const auto smaller = keep(layer.view(), mask.data(), {}, 1).pattern;
+        const std::uint64_t free = smaller.view().cells() - static_cast<std::uint64_t>(smaller.view().nnz());
+        const Buffer<Cell> grown =
+            draw_missing(smaller.view(), kKeepAll, std::min<std::uint64_t>(free, n / 4), stream_of(3), 1);
+        const auto other = rewire(smaller.view(), kKeepAll, grown.data(), grown.size(), {}, {}, 1).pattern;
+        const std::vector<std::uint8_t> no_mask(n, 0);
+        const auto empty = keep(layer.view(), no_mask.data(), {}, 1).pattern;
+        const std::vector<PatternView<Offset>> all{layer.view(), smaller.view(), other.view(), empty.view()};
+        for (const auto& from : all)
+            for (const auto& onto : all) {
+                const auto w = testing::random_floats(static_cast<std::size_t>(from.nnz()), 1),
+                           v = testing::random_floats(static_cast<std::size_t>(from.nnz()), 2);
+                const auto expected = ref::carry(from, onto, {w.data(), v.data()});
+                for (int threads : testing::kThreads) {
+                    std::vector<std::vector<float>> out(2,
+                                                        std::vector<float>(static_cast<std::size_t>(onto.nnz()), 7.0f));
+                    carry(from, onto, {w.data(), v.data()}, {out[0].data(), out[1].data()}, threads);
+                    CHECK(testing::same_bits(out[0], expected[0]));
+                    CHECK(testing::same_bits(out[1], expected[1]));
+                }
+            }
+    }
+}
+
+TEST_CASE("test_carry_refuses_what_does_not_fit_together") {
+    const testing::Layer<std::int32_t> a{"a", 2, 3, {0, 1, 2}, {1, 2}}, b{"b", 2, 4, {0, 1, 2}, {1, 2}};
+    std::vector<float> w(2), out(2);
+    CHECK(has(message_of([&] { carry(a.view(), b.view(), {w.data()}, {out.data()}, 1); }), "2 x 3 onto one of 2 x 4"));
+    CHECK(has(message_of([&] { carry(a.view(), a.view(), {w.data()}, {}, 1); }), "0 arrays to write for 1 to carry"));
 }
 
 TEST_CASE_TEMPLATE("test_select_equals_the_oracle", Offset, std::int32_t, std::int64_t) {
@@ -441,5 +513,5 @@ TEST_CASE_TEMPLATE("test_operations_catch_overflow_of_narrow_positions", Offset,
     mask[3] = 0;
     const auto swapped = rewire(p.view(), mask.data(), &one, 1, {}, {}, 1);
     CHECK(static_cast<std::size_t>(swapped.pattern.view().nnz()) == most);
-    CHECK_THROWS_AS(unite<Offset>({p.view(), swapped.pattern.view()}, {{}, {}}, 1), InvalidArgument);
+    CHECK_THROWS_AS(unite<Offset>({p.view(), swapped.pattern.view()}, {{}, {}}, 1.0, 1), InvalidArgument);
 }

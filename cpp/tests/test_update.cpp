@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
+
 #include "kernels.hpp"
 
 using namespace trulysparse;
@@ -170,4 +172,45 @@ TEST_CASE("scale_multiplies_every_element") {
             for (std::size_t k = 0; k < n; ++k) all = all && g[k] == 0.25f * before[k];
             CHECK(all);
         }
+}
+
+TEST_CASE("average_equals_the_oracle_also_in_place") {
+    for (std::size_t n : kSizes)
+        for (std::size_t count : {1, 2, 3, 4, 7}) {
+            std::vector<std::vector<float>> arrays;
+            std::vector<const float*> pointers;
+            for (std::size_t k = 0; k < count; ++k) arrays.push_back(random_floats(n, static_cast<unsigned>(40 + k)));
+            for (const auto& array : arrays) pointers.push_back(array.data());
+            const std::vector<float> expected = ref::average(arrays);
+            for_each_isa([&](Isa) {
+                for (int threads : kThreads) {
+                    std::vector<float> out(n, 7.0f);
+                    average(pointers.data(), count, out.data(), n, threads);
+                    CHECK(same_bits(out, expected));
+                    for (std::size_t place = 0; place < count; ++place) {
+                        out = arrays[place];
+                        std::vector<const float*> with_out = pointers;
+                        with_out[place] = out.data();
+                        average(with_out.data(), count, out.data(), n, threads);
+                        CHECK(same_bits(out, expected));
+                    }
+                }
+            });
+        }
+}
+
+TEST_CASE("average_of_equal_arrays_is_the_array_bit_for_bit") {
+    std::vector<float> w = random_floats(50001, 41);
+    w[0] = -0.0f;
+    w[1] = std::numeric_limits<float>::max();
+    w[2] = std::numeric_limits<float>::min();
+    w[3] = -std::numeric_limits<float>::infinity();
+    for_each_isa([&](Isa) {
+        for (std::size_t count = 1; count <= 9; ++count) {
+            const std::vector<const float*> arrays(count, w.data());
+            std::vector<float> out(w.size());
+            average(arrays.data(), count, out.data(), w.size(), 2);
+            CHECK(same_bits(out, w));
+        }
+    });
 }

@@ -40,13 +40,16 @@ from trulysparse._core import (
     NotFiniteError,
     Sink,
     adam_step,
+    add_word,
     available_isas,
+    average,
     backward,
     binary_cross_entropy,
     forward,
     forward_frozen,
     load_csr,
     load_dense,
+    load_word,
     mean_squared_error,
     probe_fma,
     probe_read,
@@ -62,9 +65,12 @@ from trulysparse._core import (
     softmax,
     softmax_cross_entropy,
     store_transposed,
+    store_word,
     sum_of_squares,
     trained_backward,
     trained_forward,
+    wait_word,
+    wake_word,
     weights_by_target,
 )
 
@@ -78,12 +84,15 @@ __all__ = [
     "Sink",
     "accumulate_gradient",
     "adam_step",
+    "add_word",
     "aligned_empty",
     "aligned_zeros",
     "available_isas",
+    "average",
     "backward",
     "binary_cross_entropy",
     "build_info",
+    "carry",
     "count_signs",
     "default_threads",
     "draw_missing",
@@ -103,6 +112,7 @@ __all__ = [
     "layer_view",
     "load_csr",
     "load_dense",
+    "load_word",
     "mean_squared_error",
     "offset_dtype",
     "padded",
@@ -129,6 +139,7 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "store_transposed",
+    "store_word",
     "sum_of_squares",
     "top_missing_gradients",
     "top_missing_values",
@@ -137,6 +148,8 @@ __all__ = [
     "transpose",
     "unite",
     "validate_pattern",
+    "wait_word",
+    "wake_word",
     "weights_by_target",
 ]
 
@@ -330,12 +343,51 @@ def unite(
     patterns: Sequence[tuple[Offsets, Indices]],
     arrays: Sequence[Sequence[Floats]],
     threads: int | None = None,
+    *,
+    divisor: float = 1.0,
 ) -> Carrier:
     """Return the union of patterns of one shape.
 
-    ``arrays[k]`` are the arrays of pattern k; where connections coincide they are summed in the order of k.
+    ``arrays[k]`` are the arrays of pattern k; where connections coincide they are summed in the order of k. Sums are
+    made in double, divided by `divisor` (finite, above 0) and rounded once, so the mean of equal arrays is that array,
+    bit for bit; denormals count as 0.
     """
-    return _core.unite(n_in, n_out, patterns, arrays, resolve_threads(threads))
+    return _core.unite(n_in, n_out, patterns, arrays, divisor, resolve_threads(threads))
+
+
+@_pattern_door
+def carry(
+    n_in: int,
+    n_out: int,
+    row_ptr: Offsets,
+    col_idx: Indices,
+    onto_row_ptr: Offsets,
+    onto_col_idx: Indices,
+    arrays: Sequence[Floats],
+    out: Sequence[Floats] | None = None,
+    threads: int | None = None,
+) -> list[Floats]:
+    """Return arrays in the order of one pattern in the order of another of the same shape.
+
+    RetainValidUpdates of WASAP-SGD (arXiv:2102.01732): a cell of the second pattern that the first lacks gets 0, and what
+    only the first has is left out.
+
+    Parameters
+    ----------
+    n_in, n_out, row_ptr, col_idx
+        The pattern the arrays belong to.
+    onto_row_ptr, onto_col_idx
+        The other pattern; its offsets have the dtype of `row_ptr`.
+    arrays : sequence of float32 arrays (nnz,)
+        Carried over.
+    out : sequence of float32 arrays (connections of the other pattern,) or None
+        Written to and returned, so that nothing is allocated. None of them may share memory with another array.
+    threads : int or None
+        Threads to use.
+    """
+    return _core.carry(
+        n_in, n_out, row_ptr, col_idx, onto_row_ptr, onto_col_idx, arrays, out, resolve_threads(threads)
+    )
 
 
 @_pattern_door

@@ -82,10 +82,17 @@ template <class Offset>
 Carried<Offset> rewire(const PatternView<Offset>& p, const std::uint8_t* mask, const Cell* grown, std::uint64_t n_grown,
                        const std::vector<const float*>& arrays, const std::vector<const float*>& fills, int threads);
 
-// unite: the union of K patterns of one shape; arrays[k][a] summed in the order of k where connections coincide.
+// unite: the union of K patterns of one shape; each entry is the sum of those arrays[k][a] that have the connection,
+// in double and in the order of k, over `divisor` (finite, above 0), rounded once. Denormals count as 0.
 template <class Offset>
 Carried<Offset> unite(const std::vector<PatternView<Offset>>& patterns,
-                      const std::vector<std::vector<const float*>>& arrays, int threads);
+                      const std::vector<std::vector<const float*>>& arrays, double divisor, int threads);
+
+// carry: out[a][k] = the entry in arrays[a] of the same cell, 0 where `from` lacks it; what only `from` has is left out.
+// RetainValidUpdates of WASAP-SGD (arXiv:2102.01732). Two patterns of one shape; no out[a] overlaps any other array.
+template <class Offset>
+void carry(const PatternView<Offset>& from, const PatternView<Offset>& onto, const std::vector<const float*>& arrays,
+           const std::vector<float*>& out, int threads);
 
 // select: rows and columns by ascending index lists (nullptr = all); the result has their counts as its shape.
 template <class Offset>

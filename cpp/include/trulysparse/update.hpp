@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Optimizer arithmetic on contiguous arrays; fused into the backward pass block by block, or run over whole arrays.
+// Optimizer arithmetic and means on contiguous arrays; fused into the backward pass block by block, or run over whole arrays.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "trulysparse/types.hpp"
@@ -41,5 +42,9 @@ void adam_step_aged(float* w, float* m, float* v, float* age, const float* g, st
 // sum g^2 in double over fixed blocks: the same bits for any thread count.
 double sum_of_squares(const float* g, std::uint64_t n, int threads);
 void scale(float* g, std::uint64_t n, float factor, int threads);
+
+// out[i] = (sum_k arrays[k][i]) / count, in double and in the order of k, rounded once: the mean of equal arrays is that
+// array, bit for bit, but for denormals, which count as 0. count >= 1; out may be one of the arrays.
+void average(const float* const* arrays, std::size_t count, float* out, std::uint64_t n, int threads);
 
 }  // namespace trulysparse

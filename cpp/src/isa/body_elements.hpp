@@ -21,6 +21,40 @@ static void add_body(float* sum, const float* term, std::int64_t n) {
     if (i < n) store_first(sum + i, add(load_first(sum + i, n - i), load_first(term + i, n - i)), n - i);
 }
 
+// sums (+)= kArrays arrays from `at` on, in their order.
+template <int kArrays>
+static void sum_arrays(const float* const* arrays, std::int64_t at, bool first, double* sums, std::int64_t n) {
+    const float* from[kArrays];
+    for (int k = 0; k < kArrays; ++k) from[k] = arrays[k] + at;
+    if (first)
+        for (std::int64_t i = 0; i < n; ++i) {
+            double sum = from[0][i];
+            for (int k = 1; k < kArrays; ++k) sum += static_cast<double>(from[k][i]);
+            sums[i] = sum;
+        }
+    else
+        for (std::int64_t i = 0; i < n; ++i) {
+            double sum = sums[i];
+            for (int k = 0; k < kArrays; ++k) sum += static_cast<double>(from[k][i]);
+            sums[i] = sum;
+        }
+}
+
+// Left to the compiler's vectors: nothing here depends on their width.
+static void average_body(const float* const* arrays, std::size_t count, std::int64_t at, float* out, std::int64_t n) {
+    constexpr std::int64_t kRoom = 512;  // sums that stay in the first cache
+    double sums[kRoom];
+    const auto divisor = static_cast<double>(count);
+    for (std::int64_t begin = at, end = at + n; begin < end; begin += kRoom) {
+        const std::int64_t here = end - begin < kRoom ? end - begin : kRoom;
+        std::size_t k = 0;
+        for (; k + 4 <= count; k += 4) sum_arrays<4>(arrays + k, begin, k == 0, sums, here);
+        for (; k + 2 <= count; k += 2) sum_arrays<2>(arrays + k, begin, k == 0, sums, here);
+        if (k < count) sum_arrays<1>(arrays + k, begin, k == 0, sums, here);
+        for (std::int64_t i = 0; i < here; ++i) out[begin + i] = static_cast<float>(sums[i] / divisor);
+    }
+}
+
 // Tails go through the same arithmetic as whole vectors, so where an array is cut does not change a bit.
 struct SgdStep {
     Vec momentum, minus_lr, l2, minus_decay;

@@ -92,6 +92,8 @@ struct KernelTable {
     void (*sgd)(float* w, float* v, const float* g, std::int64_t n, const SgdParams& p);
     void (*adam)(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamParams& p);
     void (*add)(float* sum, const float* term, std::int64_t n);
+    // Elements [at, at + n) of out: the mean of `count` arrays, in double; out may be one of them.
+    void (*average)(const float* const* arrays, std::size_t count, std::int64_t at, float* out, std::int64_t n);
 
     // Sixteen columns of z (n, ld). out (may be z, or nullptr) = softmax * factor; largest, sum of exponentials and
     // lowest index of the largest per column.

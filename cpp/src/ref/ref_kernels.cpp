@@ -164,6 +164,16 @@ std::vector<double> weight_gradient(const PatternView<Offset>& p, const Matrix& 
     return dw;
 }
 
+std::vector<float> average(const std::vector<std::vector<float>>& arrays) {
+    std::vector<float> mean;
+    for (std::size_t i = 0; i < arrays[0].size(); ++i) {
+        double sum = 0.0;
+        for (const auto& array : arrays) sum += array[i];
+        mean.push_back(static_cast<float>(sum / static_cast<double>(arrays.size())));
+    }
+    return mean;
+}
+
 void sgd_step(std::vector<double>& w, std::vector<double>& v, const std::vector<double>& g, const SgdParams& p) {
     for (std::size_t k = 0; k < w.size(); ++k) {
         double gradient = g[k];

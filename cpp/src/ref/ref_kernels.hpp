@@ -65,6 +65,7 @@ Matrix input_gradient(const PatternView<Offset>& p, const float* weights, const 
 template <class Offset>
 std::vector<double> weight_gradient(const PatternView<Offset>& p, const Matrix& dy, const Matrix& x);
 
+std::vector<float> average(const std::vector<std::vector<float>>& arrays);  // of equal lengths, at least one
 void sgd_step(std::vector<double>& w, std::vector<double>& v, const std::vector<double>& g, const SgdParams& p);
 void adam_step(std::vector<double>& w, std::vector<double>& m, std::vector<double>& v, const std::vector<double>& g,
                const AdamParams& p);

@@ -101,14 +101,32 @@ Carried<Offset> rewire(const PatternView<Offset>& p, const std::vector<std::uint
 
 template <class Offset>
 Carried<Offset> unite(const std::vector<PatternView<Offset>>& patterns,
-                      const std::vector<std::vector<const float*>>& arrays) {
-    Connections sum;
+                      const std::vector<std::vector<const float*>>& arrays, double divisor) {
+    std::map<std::pair<Index, Index>, std::vector<double>> sums;
     for (std::size_t s = 0; s < patterns.size(); ++s)
         for (const auto& [place, carried] : read(patterns[s], arrays[s])) {
-            const auto [at, is_new] = sum.emplace(place, carried);
+            const auto [at, is_new] = sums.emplace(place, std::vector<double>(carried.begin(), carried.end()));
             for (std::size_t a = 0; !is_new && a < carried.size(); ++a) at->second[a] += carried[a];
         }
-    return write<Offset>(patterns[0].rows, patterns[0].cols, sum, arrays[0].size());
+    Connections united;
+    for (const auto& [place, sum] : sums) {
+        std::vector<float>& rounded = united[place];
+        for (double value : sum) rounded.push_back(static_cast<float>(value / divisor));
+    }
+    return write<Offset>(patterns[0].rows, patterns[0].cols, united, arrays[0].size());
+}
+
+template <class Offset>
+std::vector<std::vector<float>> carry(const PatternView<Offset>& from, const PatternView<Offset>& onto,
+                                      const std::vector<const float*>& arrays) {
+    const Connections known = read(from, arrays);
+    std::vector<std::vector<float>> out(arrays.size());
+    for (const auto& place : places(onto)) {
+        const auto found = known.find(place);
+        for (std::size_t a = 0; a < arrays.size(); ++a)
+            out[a].push_back(found == known.end() ? 0.0f : found->second[a]);
+    }
+    return out;
 }
 
 template <class Offset>
@@ -177,7 +195,9 @@ std::vector<float> incoming_strength(const PatternView<Offset>& p, const std::ve
                                     const std::vector<Cell>&, const std::vector<const float*>&,                       \
                                     const std::vector<const float*>&);                                                \
     template Carried<Offset> unite(const std::vector<PatternView<Offset>>&,                                           \
-                                   const std::vector<std::vector<const float*>>&);                                    \
+                                   const std::vector<std::vector<const float*>>&, double);                            \
+    template std::vector<std::vector<float>> carry(const PatternView<Offset>&, const PatternView<Offset>&,            \
+                                                   const std::vector<const float*>&);                                 \
     template Carried<Offset> select(const PatternView<Offset>&, const std::vector<Index>&, const std::vector<Index>&, \
                                     const std::vector<const float*>&);                                                \
     template std::vector<Cell> missing(const PatternView<Offset>&);                                                   \

@@ -26,7 +26,10 @@ Carried<Offset> rewire(const PatternView<Offset>& p, const std::vector<std::uint
                        const std::vector<const float*>& fills);
 template <class Offset>
 Carried<Offset> unite(const std::vector<PatternView<Offset>>& patterns,
-                      const std::vector<std::vector<const float*>>& arrays);
+                      const std::vector<std::vector<const float*>>& arrays, double divisor);
+template <class Offset>
+std::vector<std::vector<float>> carry(const PatternView<Offset>& from, const PatternView<Offset>& onto,
+                                      const std::vector<const float*>& arrays);
 template <class Offset>
 Carried<Offset> select(const PatternView<Offset>& p, const std::vector<Index>& rows, const std::vector<Index>& cols,
                        const std::vector<const float*>& arrays);

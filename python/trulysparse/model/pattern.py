@@ -284,14 +284,28 @@ class Pattern:
         patterns: Sequence[Pattern],
         arrays: Sequence[Sequence[Array]] | None = None,
         *,
+        divisor: float = 1.0,
         threads: int | None = None,
     ) -> tuple[Pattern, list[Array]]:
         """Unite patterns of one shape; ``arrays[k][a]`` are summed over k where connections coincide.
+
+        Parameters
+        ----------
+        patterns
+            At least one.
+        arrays
+            For each pattern its float32 arrays (nnz,), as many for every one; None: no arrays.
+        divisor
+            Sums are made in double, in the order of k, and divided by this, before they are rounded once. With the
+            number of patterns it gives their mean, in which a connection that some lack counts as 0 there; the mean of
+            equal arrays is that array, bit for bit (denormals count as 0).
 
         Raises
         ------
         ShapeError
             No pattern at all, or patterns of different shapes.
+        PatternError
+            `divisor` is not a finite number above 0.
         """
         shapes = {p.shape for p in patterns}
         if len(shapes) != 1:
@@ -301,8 +315,51 @@ class Pattern:
         # the merge works on one offset type: the widest given
         offset = np.result_type(*(p.row_ptr.dtype for p in patterns))
         csr = [(p.row_ptr.astype(offset, copy=False), p.col_idx) for p in patterns]
-        row_ptr, col_idx, carried = _kernels.unite(n_in, n_out, csr, carried_in, threads=threads)
+        row_ptr, col_idx, carried = _kernels.unite(n_in, n_out, csr, carried_in, threads=threads, divisor=divisor)
         return Pattern(n_in, n_out, row_ptr, col_idx, validate=False), carried
+
+    def carry(
+        self,
+        onto: Pattern,
+        arrays: Sequence[Array],
+        *,
+        out: Sequence[Array] | None = None,
+        threads: int | None = None,
+    ) -> list[Array]:
+        """Bring arrays in the order of this pattern into the order of another: RetainValidUpdates.
+
+        An update that was computed on an older topology keeps what it says of connections that still exist; the rest is
+        dropped, and new connections get 0 (WASAP-SGD, arXiv:2102.01732).
+
+        Parameters
+        ----------
+        onto
+            A pattern of the same shape.
+        arrays
+            float32, shape (nnz,) each.
+        out
+            float32 arrays (onto.nnz,) to write to, one for each of `arrays` and apart from all of them; None
+            allocates new ones.
+
+        Returns
+        -------
+        list of ndarray
+            `out`, or the new arrays: for each connection of `onto` the entry of the same cell, 0 where this pattern
+            lacks it.
+
+        Raises
+        ------
+        ShapeError
+            `onto` has another shape, or an array another length.
+        """
+        if onto.shape != self.shape:
+            raise ShapeError(f"arrays of a pattern {self.shape} cannot be carried onto one of shape {onto.shape}")
+        # the merge works on one offset type: the wider one
+        offset = np.result_type(self.row_ptr.dtype, onto.row_ptr.dtype)
+        row_ptr, onto_row_ptr = (p.row_ptr.astype(offset, copy=False) for p in (self, onto))
+        return _kernels.carry(
+            *self.shape, row_ptr, self.col_idx, onto_row_ptr, onto.col_idx, arrays, out, threads=threads
+        )
 
     def select(
         self,
