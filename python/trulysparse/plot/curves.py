@@ -157,7 +157,8 @@ def _measured(name: str, history: History, metric: str, x: str) -> dict[int, tup
     if not found:
         others = [key for key, column in history.columns.items() if any(v is not None for v in column)]
         instead = f"; measured were {', '.join(others)}" if others else ", which has no epochs yet"
-        raise DataError(f"{metric} was never measured in the run {name!r}{instead}")
+        cure = "; pass validation= to fit" if others and metric.startswith("val_") else ""
+        raise DataError(f"{metric} was never measured in the run {name!r}{instead}{cure}")
     return found
 
 
