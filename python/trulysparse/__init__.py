@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         load,
         small_dense,
     )
-    from .optim import SGD, Adam, Constant, Cosine, MultiStep, StepDecay, Warmup
+    from .optim import SGD, Adam, Constant, Cosine, HotStart, MultiStep, StepDecay, Warmup
     from .topology import (
         DSR,
         GMP,
@@ -132,7 +132,7 @@ _HOMES = {
         "load",
         "small_dense",
     ),
-    "optim": ("Adam", "Constant", "Cosine", "MultiStep", "SGD", "StepDecay", "Warmup"),
+    "optim": ("Adam", "Constant", "Cosine", "HotStart", "MultiStep", "SGD", "StepDecay", "Warmup"),
     "topology": (
         "GMP",
         "SET",
@@ -212,6 +212,7 @@ __all__ = [
     "GradualPruning",
     "HeUniform",
     "History",
+    "HotStart",
     "ImportancePruning",
     "LambdaCallback",
     "LayerGradient",

@@ -519,7 +519,7 @@ def test_early_stopping_from_a_run_file(data_file: Path, tmp_path: Path, capsys:
 
 def test_help_names_every_command_and_exits_0() -> None:
     result = subprocess.run([sys.executable, "-m", "trulysparse", "--help"], capture_output=True, text=True, check=True)
-    for command in ("train", "evaluate", "info"):
+    for command in ("train", "evaluate", "info", "compare", "bench"):
         assert command in result.stdout
 
 

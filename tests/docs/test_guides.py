@@ -71,4 +71,5 @@ def test_instruments_guide_runs_as_written(tmp_path: Path, monkeypatch: pytest.M
     monitor = names["monitor"]
     assert isinstance(monitor, ts.Monitor)
     assert monitor.exploration()[-1] > monitor.rows[-1]["density"]
-    assert (tmp_path / "monitor.csv").is_file() and (tmp_path / "inputs.png").is_file()
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"monitor.csv", "inputs.png", "curves.png", "speed.png"}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from trulysparse.errors import ConfigError
-from trulysparse.optim import SGD, Constant, Cosine, MultiStep, Progress, StepDecay, Warmup, get_schedule
+from trulysparse.optim import SGD, Constant, Cosine, HotStart, MultiStep, Progress, StepDecay, Warmup, get_schedule
 
 STEPS, EPOCHS = 8, 100
 
@@ -64,6 +64,32 @@ def test_warmup_multiplies_what_follows():
     assert at(Warmup(0.25, 0.1), 0) == pytest.approx(0.05)
 
 
+def test_hot_start_multiplies_the_first_epochs_and_no_step_more():
+    schedule = HotStart(2, 3, then=0.1)
+    rates = [at(schedule, step / STEPS) for step in range(4 * STEPS)]
+    assert rates == pytest.approx([0.3] * 2 * STEPS + [0.1] * 2 * STEPS)
+    assert rates[2 * STEPS :] == [0.1] * 2 * STEPS
+
+
+def test_hot_start_may_end_within_an_epoch():
+    rates = [at(HotStart(0.5, 2, then=0.1), step / STEPS) for step in range(STEPS)]
+    assert rates == pytest.approx([0.2] * 4 + [0.1] * 4)
+
+
+def test_hot_start_multiplies_what_follows():
+    then = Cosine(0.1)
+    schedule = HotStart(4, factor=1.5, then=then)
+    assert at(schedule, 3) == pytest.approx(1.5 * at(then, 3))
+    assert at(schedule, 50) == at(then, 50)
+
+
+def test_hot_start_by_name_doubles_five_epochs():
+    schedule = get_schedule("hot_start")
+    assert schedule == HotStart(epochs=5, factor=2, then=0.01)
+    assert (at(schedule, 4.875), at(schedule, 5)) == pytest.approx((0.02, 0.01))
+    assert get_schedule({"name": "hot_start", "then": {"name": "step", "lr": 0.1}}) == HotStart(then=StepDecay(0.1))
+
+
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -74,6 +100,8 @@ def test_warmup_multiplies_what_follows():
         Cosine(0.1, epochs=7),
         Warmup(3, 0.05),
         Warmup(0.5, Cosine(0.1)),
+        HotStart(3, 1.5, 0.05),
+        HotStart(0.5, 4, Warmup(2, Cosine(0.1))),
     ],
 )
 def test_config_roundtrip(schedule):
@@ -116,6 +144,10 @@ def test_learning_rates_are_positive(schedule, lr):
         (lambda: Cosine(epochs=0), "epochs of Cosine"),
         (lambda: Warmup(epochs=0), "epochs of Warmup"),
         (lambda: Warmup(then="linear"), "unknown learning-rate schedule"),
+        (lambda: HotStart(epochs=0), "epochs of HotStart"),
+        (lambda: HotStart(factor=0), "factor of HotStart"),
+        (lambda: HotStart(factor="2"), "factor of HotStart"),
+        (lambda: HotStart(then="linear"), "unknown learning-rate schedule"),
     ],
 )
 def test_bad_settings(make, message):

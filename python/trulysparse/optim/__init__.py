@@ -6,6 +6,7 @@ from trulysparse.optim.base import OPTIMIZERS, Optimizer, get_optimizer
 from trulysparse.optim.schedules import (
     Constant,
     Cosine,
+    HotStart,
     MultiStep,
     Progress,
     Schedule,
@@ -21,6 +22,7 @@ __all__ = [
     "Adam",
     "Constant",
     "Cosine",
+    "HotStart",
     "MultiStep",
     "Optimizer",
     "Progress",

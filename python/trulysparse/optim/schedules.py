@@ -16,6 +16,7 @@ __all__ = [
     "SCHEDULES",
     "Constant",
     "Cosine",
+    "HotStart",
     "MultiStep",
     "Progress",
     "Schedule",
@@ -191,3 +192,35 @@ class Warmup(Schedule):
     def value(self, progress: Progress) -> float:
         done = progress.epoch + 1.0 / progress.steps_per_epoch
         return get_schedule(self.then).value(progress) * min(1.0, done / self.epochs)
+
+
+@SCHEDULES.register("hot_start")
+@dataclass(frozen=True)
+class HotStart(Schedule):
+    """Another schedule, multiplied by `factor` during the first epochs and as it is from then on.
+
+    The asynchronous phase of WASAP-SGD profits from a larger rate in its first few epochs, constant afterwards.
+    "Truly Sparse Neural Networks at Scale", arXiv:2102.01732, the section on WASAP-SGD.
+
+    Parameters
+    ----------
+    epochs
+        How long the rate is multiplied; may be a fraction of an epoch. The step that begins at this epoch is not.
+    factor
+        What the rate is multiplied by, positive.
+    then
+        The other schedule: an object, a number (constant), a name or a configuration.
+    """
+
+    epochs: float = 5.0
+    factor: float = 2.0
+    then: Schedule | float = 0.01
+
+    def __post_init__(self) -> None:
+        self._check("epochs")
+        self._check("factor")
+        object.__setattr__(self, "then", get_schedule(self.then))
+
+    def value(self, progress: Progress) -> float:
+        rate = get_schedule(self.then).value(progress)
+        return rate * self.factor if progress.epoch < self.epochs else rate
