@@ -29,7 +29,8 @@ void bind_rng(py::module_& m) {
                                  {"shuffle", Purpose::shuffle},
                                  {"split", Purpose::split},
                                  {"data", Purpose::data},
-                                 {"user", Purpose::user}})
+                                 {"user", Purpose::user},
+                                 {"worker", Purpose::worker}})
         purposes[name] = static_cast<int>(purpose);
     m.attr("PURPOSES") = purposes;
 

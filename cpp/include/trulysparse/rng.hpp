@@ -24,6 +24,7 @@ enum class Purpose : std::uint8_t {
     split = 7,          // validation split
     data = 8,           // artificial data
     user = 9,           // rules written by users
+    worker = 10,        // seeds of the workers of a parallel run; index = worker
 };
 
 struct Stream {

@@ -292,6 +292,10 @@ class Engine:
         gradient = self.gradient
         return loss_sum / rows.size, [g.copy() for g in gradient.weights], [g.copy() for g in gradient.biases]
 
+    def own_gradient(self) -> None:
+        """Let go of the arrays that `gradient` was set to; the engine makes its own when it needs them."""
+        self.gradient = Parameters([], [], [])
+
     def _pass(
         self,
         inputs: Inputs,

@@ -106,6 +106,7 @@ def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
             "history": trainer.history.rows,
             "callbacks": callbacks,
             "data": trainer.data_fingerprint,
+            "parallel": trainer.notes,
         },
     )
 
@@ -184,6 +185,7 @@ def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
             pruning=get_pruning(config.pop("pruning")),
             **(config | overrides),
         )
+        trainer.notes.update(metadata.get("parallel", {}))
         trainer.adopt(
             restore_state(net, optimizer, trainer.topology, tensors, metadata["state"]),
             rows=metadata["history"],

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import numbers
 import time
@@ -22,6 +23,8 @@ from trulysparse.errors import CheckpointError, ConfigError, DataError, Divergen
 from trulysparse.model import Inputs, InputScaling, SparseMLP
 from trulysparse.model.inference import BATCH_SIZE, evaluate_inputs
 from trulysparse.model.registry import check_integer, check_seed
+from trulysparse.parallel import Parallel, ParallelReport, get_parallel, wire
+from trulysparse.parallel.world import World
 from trulysparse.optim import SGD, Optimizer, Progress, get_optimizer
 from trulysparse.topology import SET, ImportancePruning, Topology, get_pruning, get_topology
 from trulysparse.trainer.callbacks import Callback, CallbackList
@@ -33,7 +36,8 @@ from trulysparse.trainer.checkpoint import (
     save_checkpoint,
     stateful,
 )
-from trulysparse.trainer.history import History
+from trulysparse.trainer.history import History, Row
+from trulysparse.trainer.parallel import TrainerHost
 from trulysparse.trainer.progress import ProgressReporter
 from trulysparse.trainer.signals import StopSignals, TrainingInterrupted
 
@@ -80,6 +84,9 @@ class Trainer:
         ... after every so many epochs.
     progress : bool
         Show a progress line (plain lines where standard error is not a terminal).
+    parallel : Parallel, str or mapping, optional
+        Train in several processes, started by mpiexec, each of which makes the same trainer and calls `fit` with the
+        same data: ``WASAP()``, ``"wassp"``, ... Callbacks, progress and checkpoints are rank 0's.
 
     Attributes
     ----------
@@ -93,6 +100,10 @@ class Trainer:
         Whole batches in the training data.
     stop_reason : str or None
         Why a callback ended the run.
+    parallel_report : ParallelReport or None
+        What the last parallel run took and sent; on rank 0.
+    notes : dict
+        What a parallel run keeps in its checkpoints besides.
     data_fingerprint : dict or None
         What a resumed run recognises its training data by.
 
@@ -120,6 +131,7 @@ class Trainer:
         checkpoint: str | Path | None = None,
         checkpoint_every: int | None = None,
         progress: bool = True,
+        parallel: Parallel | str | Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(net, SparseMLP):
             raise ConfigError(
@@ -151,6 +163,11 @@ class Trainer:
         if self.checkpoint_every is not None and self.checkpoint is None:
             raise ConfigError("checkpoint_every is set but checkpoint (where to write them) is not; give both")
         self.progress = progress
+        self.parallel = get_parallel(parallel)
+        if self.parallel is not None:
+            self.parallel.check(net, self.topology, self.pruning)
+        self.parallel_report: ParallelReport | None = None
+        self.notes: dict[str, Any] = {}
         self.history = History()
         self.epochs: int | None = None
         self.steps_per_epoch = 0
@@ -227,6 +244,28 @@ class Trainer:
         if epochs is None:
             epochs = self.epochs if self.epochs is not None else 100
         epochs = check_integer(epochs, "epochs", low=0)
+        if self.parallel is not None:
+            return self._fit_parallel(self.parallel, X, y, epochs, validation)
+        data = self._prepare(X, y, epochs, validation)
+        self.steps_per_epoch = data.count // self.batch_size
+        self._check_run(epochs)
+        callbacks = self._all_callbacks()
+        with StopSignals() as signals:
+            callbacks.on_fit_start(self)
+            concluded = False
+            try:
+                while self.state.epoch < epochs and self.stop_reason is None:
+                    self._epoch(data, epochs, callbacks, signals)
+                concluded = True
+            finally:
+                self.conclude(callbacks, save=concluded)
+        return self.history
+
+    def _all_callbacks(self) -> CallbackList:
+        return CallbackList([*self.callbacks, *([ProgressReporter()] if self.progress else [])])
+
+    def _prepare(self, X: Any, y: Any, epochs: int, validation: Validation) -> Samples:
+        """Check that the run can begin or go on, and admit the data."""
         self._check_net()
         if self.checkpoint is not None:
             check_saveable(self, self.checkpoint)
@@ -235,9 +274,12 @@ class Trainer:
         data = self._admit(X, y, validation)
         if epochs != self.epochs:
             self.stop_reason = None  # a run that stopped early goes on only if it is asked for more
-        unsettled = not self.settled
+        self._unsettled = not self.settled
         self.epochs = epochs
-        self.steps_per_epoch = data.count // self.batch_size
+        return data
+
+    def _check_run(self, epochs: int) -> None:
+        """Refuse or warn of what cannot happen in a run of this length."""
         if self.state.step == 0 and epochs:
             self.topology.check_run(self.net, Progress(0, 0.0, self.steps_per_epoch, epochs))
             if self.pruning is not None and not any(self.pruning.due(epoch) for epoch in range(epochs - 1)):
@@ -245,28 +287,69 @@ class Trainer:
                     f"importance pruning with start={self.pruning.start} and period={self.pruning.period} never comes "
                     f"due in a run of {epochs} epochs; make start smaller",
                     ScheduleWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
-        elif unsettled and self.settled:
+        elif self._unsettled and self.settled:
             warnings.warn(
                 f"the run was cut to {epochs} epochs after the point at which {type(self.topology).__name__} would "
                 "have reached its final density, so it never will; give it more epochs",
                 ScheduleWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        reporter = [ProgressReporter()] if self.progress else []
-        callbacks = CallbackList([*self.callbacks, *reporter])
+
+    def _fit_parallel(self, parallel: Parallel, X: Any, y: Any, epochs: int, validation: Validation) -> History:
+        """Agree with the other ranks, and carry out this rank's part."""
+        world = World.open(parallel.name, parallel.minimum)
+        main = world.rank == 0
+        with world.together("checking the settings and the data"):
+            if main:
+                data = self._prepare(X, y, epochs, validation)
+        agreed: dict[str, Any] = world.broadcast_json(
+            {"data": self.data_fingerprint, "settings": self.to_config(), "epochs": epochs, "sizes": self.net.sizes}
+            if main
+            else None
+        )
+        scaling = wire.broadcast_tensors(world, _scaling_tensors(self.net.scaling) if main else None)
+        with world.together("checking the settings and the data"):
+            if not main:
+                self.epochs = epochs
+                self.net.scaling = InputScaling(scaling["shift"], scaling["factor"]) if scaling else None
+                data = self._admit(X, y, validation, standardize=False)
+            mine = {"data": self.data_fingerprint, "settings": self.to_config(), "epochs": epochs}
+            for key, value in json.loads(json.dumps(mine)).items():
+                if value != agreed[key]:
+                    raise ConfigError(
+                        f"rank {world.rank} was given other {key} than rank 0: {value}, there {agreed[key]}; every "
+                        "process must make the same trainer and pass the same data"
+                    )
+            workers, batches = parallel.workers(world.size), data.count // self.batch_size
+            parallel.check_run(batches, workers, epochs)
+            self.steps_per_epoch = parallel.steps_per_epoch(batches, workers)
+            if main:
+                self._check_run(epochs)
+        self._engine.threads = parallel.threads(world, self.threads)
+        callbacks = self._all_callbacks() if main else CallbackList([])
         with StopSignals() as signals:
             callbacks.on_fit_start(self)
+            host = TrainerHost(self, data, epochs, callbacks, signals)
             try:
-                while self.state.epoch < epochs and self.stop_reason is None:
-                    self._epoch(data, epochs, callbacks, signals)
-                if self.checkpoint is not None:
-                    save_checkpoint(self, self.checkpoint)
+                signal, self.parallel_report = parallel.train(host, world)
             finally:
-                callbacks.on_fit_end(self, self.history)
+                if main and not host.concluded:
+                    self.conclude(callbacks, save=False)
                 self._versions = self._net_versions()
+        if signal:
+            raise TrainingInterrupted(signal, None if self.checkpoint is None else str(self.checkpoint))
         return self.history
+
+    def conclude(self, callbacks: CallbackList, *, save: bool = True) -> None:
+        """End a run: save it if there is a place, tell the callbacks."""
+        try:
+            if save and self.checkpoint is not None:
+                save_checkpoint(self, self.checkpoint)
+        finally:
+            callbacks.on_fit_end(self, self.history)
+            self._versions = self._net_versions()
 
     def stop(self, reason: str) -> None:
         """End the run after the epoch under way; callbacks call this."""
@@ -314,10 +397,7 @@ class Trainer:
         callback_states: Sequence[tuple[str, Mapping[str, Any], Mapping[str, NDArray[Any]]]],
     ) -> None:
         """Take over where a checkpoint stands; `resume` calls this."""
-        self._engine.state = state
-        self.history = History()
-        for row in rows:
-            self.history.append(dict(row))
+        self.take_over(state, rows)
         self.epochs = epochs
         self.stop_reason = stop_reason
         self.data_fingerprint = data_fingerprint
@@ -332,6 +412,17 @@ class Trainer:
             for callback, (_, saved, tensors) in zip(kept, callback_states, strict=True):
                 callback.load_state_dict(saved, tensors)
 
+    def take_over(self, state: TrainState, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from another state and its history."""
+        self._engine.state = state
+        self.history = History()
+        for row in rows:
+            self.history.append(dict(row))
+
+    def run_over(self, samples: Samples) -> Run:
+        """Return the run of this trainer over some samples, step by step."""
+        return Run(self._engine, self.topology, self.pruning, samples)
+
     def to_config(self) -> dict[str, Any]:
         """Return the arguments that decide the result, as a run file holds them."""
         return {
@@ -344,6 +435,7 @@ class Trainer:
             "micro_batch": self.micro_batch,
             "activation_dtype": self.activation_dtype,
             "validate_every": self.validate_every,
+            **({} if self.parallel is None else {"parallel": self.parallel.to_config()}),
         }
 
     def _net_versions(self) -> list[int]:
@@ -361,8 +453,8 @@ class Trainer:
             "by another trainer); make a new Trainer(net, ...) to go on with the network as it is now"
         )
 
-    def _admit(self, X: Any, y: Any, validation: Validation) -> Samples:
-        """Check the data, hold back a validation part if asked, fit the scaling if none is there."""
+    def _admit(self, X: Any, y: Any, validation: Validation, *, standardize: bool | None = None) -> Samples:
+        """Check the data, hold back a validation part if asked, fit the scaling if none is there and one is wanted."""
         net, size = self.net, self.net.sizes
         y = np.asarray(y)
         if not hasattr(X, "tocsr"):
@@ -386,7 +478,7 @@ class Trainer:
             rows, held_rows = validation_split(count, held_back, self.seed)
             pair = (X[held_rows], y[held_rows])
         scaling = net.scaling
-        if scaling is None and self.standardize:
+        if scaling is None and (self.standardize if standardize is None else standardize):
             scaling = InputScaling.fit(X, rows=rows)
         samples = Samples(
             Inputs(X, size[0], scaling, "X"),
@@ -412,7 +504,7 @@ class Trainer:
 
     def _epoch(self, data: Samples, epochs: int, callbacks: CallbackList, signals: StopSignals) -> None:
         state, size, batches = self.state, self.batch_size, self.steps_per_epoch
-        run = Run(self._engine, self.topology, self.pruning, data)
+        run = self.run_over(data)
         told = functools.partial(callbacks.on_evolution, self)
         order = data.order(self.seed, state.epoch)
         callbacks.on_epoch_start(self, state.epoch + 1)
@@ -428,31 +520,44 @@ class Trainer:
                 )
             callbacks.on_step_end(self, state.step)
             self._obey(signals)
-        self._close_epoch(data, batches * size, epochs, callbacks)
+        self.close_epoch(data, batches * size, epochs, callbacks)
         self._obey(signals)
 
-    def _close_epoch(self, data: Samples, samples: int, epochs: int, callbacks: CallbackList) -> None:
-        """Evaluate, write the epoch's row, move on to the next epoch, save if it is time."""
+    def close_epoch(
+        self, data: Samples, samples: int, epochs: int, callbacks: CallbackList, *, validate: bool = True
+    ) -> Row:
+        """Evaluate, write the epoch's row and return it, move on to the next epoch, save if it is time."""
         state, net = self.state, self.net
         done = state.epoch + 1
-        validated = None
         started = time.perf_counter()
-        if data.validation is not None and (done % self.validate_every == 0 or done == epochs):
-            validated = evaluate_inputs(net.layers, net.loss, *data.validation, BATCH_SIZE, self._engine.threads)
+        wanted = validate and (done % self.validate_every == 0 or done == epochs)
         row = {
             "epoch": done,
             "loss": state.loss_sum / samples,
             "accuracy": state.correct / samples if net.loss.has_accuracy else None,
-            "val_loss": None if validated is None else validated.loss,
-            "val_accuracy": None if validated is None else validated.accuracy,
+            **(self.validate(data) if wanted else {"val_loss": None, "val_accuracy": None}),
             "connections": net.connections,
             "train_seconds": state.train_seconds,
             "eval_seconds": time.perf_counter() - started,
             "evolve_seconds": state.evolve_seconds,
         }
+        self.add_row(row, callbacks)
+        return row
+
+    def validate(self, data: Samples) -> dict[str, float | None]:
+        """Return val_loss and val_accuracy of the network as it is; None without validation data."""
+        if data.validation is None:
+            return {"val_loss": None, "val_accuracy": None}
+        net = self.net
+        found = evaluate_inputs(net.layers, net.loss, *data.validation, BATCH_SIZE, self._engine.threads)
+        return {"val_loss": found.loss, "val_accuracy": found.accuracy}
+
+    def add_row(self, row: Mapping[str, Any], callbacks: CallbackList) -> None:
+        """Write the row of an epoch that is done, move on to the next, save if it is time."""
+        done = int(row["epoch"])
         self.history.append(row)
-        state.start_epoch(done)  # first, so that a callback may write a checkpoint
-        callbacks.on_epoch_end(self, row)
+        self.state.start_epoch(done)  # first, so that a callback may write a checkpoint
+        callbacks.on_epoch_end(self, dict(row))
         if self.checkpoint is not None and self.checkpoint_every and done % self.checkpoint_every == 0:
             save_checkpoint(self, self.checkpoint)
 
@@ -463,6 +568,10 @@ class Trainer:
         if self.checkpoint is not None:
             save_checkpoint(self, self.checkpoint)
         raise TrainingInterrupted(signals.received, None if self.checkpoint is None else str(self.checkpoint))
+
+
+def _scaling_tensors(scaling: InputScaling | None) -> dict[str, NDArray[Any]]:
+    return {} if scaling is None else {"shift": scaling.shift, "factor": scaling.factor}
 
 
 def _split_validation(validation: Any) -> tuple[float | None, tuple[Any, Any] | None]:

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What parallel training asks of the run that it carries out; the trainer answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from trulysparse.engine import Evolution, Run
+
+
+class Host(Protocol):
+    """A run: on the master the one that the user sees, on a worker its local part.
+
+    Attributes
+    ----------
+    run : Run
+    seed, batch_size, epochs : int
+    notes : dict
+        Plain values that a checkpoint keeps for the strategy; what the resumed one kept, at first.
+    history_rows : list of dict
+        Rows of the epochs so far.
+    stop_reason : str or None
+        Why the run is to end after the epoch.
+    """
+
+    run: Run
+    seed: int
+    batch_size: int
+    epochs: int
+    notes: dict[str, Any]
+
+    @property
+    def history_rows(self) -> list[dict[str, Any]]: ...
+
+    @property
+    def stop_reason(self) -> str | None: ...
+
+    def received(self) -> int | None:
+        """Return the signal that asks this process to stop, if one came."""
+
+    def on_evolution(self, report: Evolution) -> None:
+        """Tell the callbacks."""
+
+    def on_step(self) -> None:
+        """Tell the callbacks."""
+
+    def close_epoch(self, samples: int, *, validate: bool = True) -> dict[str, Any]:
+        """Evaluate, write the epoch's row and return it, tell the callbacks, save if it is time."""
+
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        """Write a row that was measured elsewhere, tell the callbacks, save if it is time."""
+
+    def save(self) -> None:
+        """Write the checkpoint, if there is a place for it."""
+
+    def conclude(self) -> None:
+        """Save, and tell the callbacks that the run is over; once."""
+
+    def take_result(self, tensors: dict[str, Any]) -> None:
+        """Take over the trained network and the history that rank 0 sent."""
+
+    def end_worker(self) -> None:
+        """Delete this worker's own checkpoint: its network is in the average now."""
+
+    def begin_worker(self, worker: int, run_name: str) -> None:
+        """Make the checkpoints of this process its worker's own, in the run of that name."""
+
+    def resume_worker(self) -> bool:
+        """Take over this worker's own checkpoint; False if there is none of this run."""

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How several processes train one network: what a user chooses between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from trulysparse import _kernels
+from trulysparse.errors import ConfigError
+from trulysparse.model import SparseMLP
+from trulysparse.model.progress import Progress
+from trulysparse.model.registry import Configurable, Registry, check_integer, check_number
+from trulysparse.optim import Optimizer
+from trulysparse.topology import ImportancePruning, Topology
+
+if TYPE_CHECKING:
+    from trulysparse.parallel.host import Host
+    from trulysparse.parallel.report import ParallelReport
+    from trulysparse.parallel.world import World
+
+TRANSPORTS = ("auto", "shared", "messages")
+
+
+class Parallel(Configurable):
+    """Base of all ways to train in several processes, one of which runs on each MPI rank.
+
+    Attributes
+    ----------
+    minimum : int
+        Least number of processes.
+    masters : int
+        How many of them do not train.
+    """
+
+    minimum = 2
+    masters = 0
+
+    def workers(self, size: int) -> int:
+        """Return how many of `size` processes train."""
+        return size - self.masters
+
+    def check(self, net: SparseMLP, topology: Topology, pruning: ImportancePruning | None) -> None:
+        """Raise ConfigError if the rules cannot be carried out in several processes."""
+        name = type(topology).__name__
+        if topology.explores or topology.observes:
+            why = "trains connections beside the network's own" if topology.explores else "watches every step"
+            raise ConfigError(
+                f"{name} {why}, which parallel training does not do; choose set, static, rigl, gmp, mest or another rule "
+                "that acts between steps, or train in one process"
+            )
+
+    def check_run(self, batches: int, workers: int, epochs: int) -> None:
+        """Raise ConfigError if there is not a batch for every worker."""
+        if batches < workers:
+            raise ConfigError(
+                f"an epoch has {batches} whole batches for {workers} workers, which leaves some without any; start at "
+                f"most {batches} workers (mpiexec -n {batches + self.masters}), or make batch_size smaller"
+            )
+
+    def steps_per_epoch(self, batches: int, workers: int) -> int:
+        """Return the steps that the network makes in an epoch."""
+        raise NotImplementedError
+
+    def threads(self, world: World, asked: int | None) -> int:
+        """Return the threads of a process: its part of the node's cores, unless a number was asked for."""
+        busy = max(1, world.node_size - (self.masters if world.node_of[0] == world.node_of[world.rank] else 0))
+        return max(1, _kernels.default_threads() // busy) if asked is None else _kernels.resolve_threads(asked)
+
+    def train(self, host: Host, world: World) -> tuple[int, ParallelReport | None]:
+        """Carry out the run; all ranks call this.
+
+        Returns
+        -------
+        signal : int
+            The signal that ended it, 0 for none.
+        report : ParallelReport or None
+            On rank 0.
+        """
+        raise NotImplementedError
+
+
+class ParameterServer(Parallel):
+    """Base of the two of the paper: a master with the momentum, workers with gradients, then local training."""
+
+    minimum = 2
+    masters = 1
+    synchronous = False
+    phase_two: float
+    transport: str
+    local_topology: bool
+
+    def _check_common(self) -> None:
+        where = type(self).__name__
+        self.phase_two = check_number(self.phase_two, f"phase_two of {where}", low=0, high=1)
+        if self.transport not in TRANSPORTS:
+            raise ConfigError(f"transport of {where} must be one of {', '.join(TRANSPORTS)}, got {self.transport!r}")
+        if not isinstance(self.local_topology, bool):
+            raise ConfigError(f"local_topology of {where} must be true or false, got {self.local_topology!r}")
+
+    def first_local_epoch(self, epochs: int) -> int:
+        """Return the epochs of phase one."""
+        return math.floor((1.0 - self.phase_two) * epochs + 0.5)
+
+    def check(self, net: SparseMLP, topology: Topology, pruning: ImportancePruning | None) -> None:
+        super().check(net, topology, pruning)
+        if pruning is not None and pruning.compact and self.phase_two > 0:
+            raise ConfigError(
+                "importance pruning with compact=True would give every worker another number of neurons in phase two, "
+                "and such networks have no average; set compact=False, or phase_two=0"
+            )
+
+    def rate_factor(self, epoch: int, workers: int) -> float:
+        """Return what the learning rate is multiplied by in an epoch of phase one."""
+        return 1.0
+
+    def rate(self, optimizer: Optimizer, progress: Progress, workers: int, staleness: int) -> float:
+        """Return the learning rate of the update that comes next."""
+        return optimizer.lr_at(progress) * self.rate_factor(progress.finished_epochs, workers)
+
+    def train(self, host: Host, world: World) -> tuple[int, ParallelReport | None]:
+        from trulysparse.parallel.master import Master
+        from trulysparse.parallel.worker import Worker
+
+        if world.rank == 0:
+            return Master(self, host, world).train()
+        return Worker(self, host, world).train(), None
+
+
+class WASAP(ParameterServer):
+    """Asynchronous in phase one, local in phase two, then averaged.  arXiv:2102.01732, algorithm 1.
+
+    Phase one: workers send the gradient of one batch at a time; the master applies each at once (momentum lives there
+    alone) and evolves the topology. A gradient that was computed before an evolution is restricted to the connections
+    that survived it. Phase two: every worker trains its own copy on its shard, rewiring it after each local epoch. In
+    the end the copies are averaged and pruned to the number of connections that one had.
+
+    With more than one worker the result depends on timing and is not reproducible; with one it is that of training in
+    one process, bit for bit.
+
+    Parameters
+    ----------
+    phase_two : float
+        Part of the epochs that is trained locally.
+    hot_start : float
+        The learning rate of the first epochs is multiplied by it.
+    hot_start_epochs : int
+        How many.
+    transport : {"auto", "shared", "messages"}
+        "shared": the model lies once in memory that all processes of the node map; "messages": it travels. "auto" takes
+        the first where all processes are on one node.
+    local_topology : bool
+        False: phase two keeps the connections as they are.
+    staleness_aware : bool
+        Divide the rate of an update by the number of updates that came between its model and it.
+    broadcast : bool
+        Whether every process has the trained network in the end; False: only rank 0, which saves memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        phase_two: float = 0.3,
+        hot_start: float = 1.0,
+        hot_start_epochs: int = 5,
+        transport: str = "auto",
+        local_topology: bool = True,
+        staleness_aware: bool = False,
+        broadcast: bool = True,
+    ) -> None:
+        self.phase_two, self.transport = phase_two, transport
+        self.local_topology, self.staleness_aware, self.broadcast = local_topology, staleness_aware, broadcast
+        self.hot_start = check_number(hot_start, "hot_start of WASAP", low=0, low_open=True)
+        self.hot_start_epochs = check_integer(hot_start_epochs, "hot_start_epochs of WASAP", low=0)
+        self._check_common()
+
+    def steps_per_epoch(self, batches: int, workers: int) -> int:
+        return batches
+
+    def rate_factor(self, epoch: int, workers: int) -> float:
+        return self.hot_start if epoch < self.hot_start_epochs else 1.0
+
+    def rate(self, optimizer: Optimizer, progress: Progress, workers: int, staleness: int) -> float:
+        rate = super().rate(optimizer, progress, workers, staleness)
+        return rate / max(1, staleness) if self.staleness_aware else rate
+
+
+class WASSP(ParameterServer):
+    """Synchronous in phase one: the mean gradient of all workers is one step; phase two as in `WASAP`.
+
+    The learning rate grows in a straight line from its value to K times it over the first epochs, K = workers, and the
+    velocity with it (gradual warm-up and linear scaling, Goyal et al. 2017, as in arXiv:2102.01732). For a given number
+    of workers the result is reproducible, bit for bit, up to the instruction set.
+
+    Parameters
+    ----------
+    phase_two : float
+        Part of the epochs that is trained locally.
+    scale_lr : bool
+        False: the learning rate stays what it is.
+    warmup_epochs : int
+        How long it grows.
+    transport : {"auto", "shared", "messages"}
+        As in `WASAP`.
+    local_topology : bool
+        False: phase two keeps the connections as they are.
+    broadcast : bool
+        As in `WASAP`.
+    """
+
+    synchronous = True
+
+    def __init__(
+        self,
+        *,
+        phase_two: float = 0.3,
+        scale_lr: bool = True,
+        warmup_epochs: int = 5,
+        transport: str = "auto",
+        local_topology: bool = True,
+        broadcast: bool = True,
+    ) -> None:
+        self.phase_two, self.transport = phase_two, transport
+        self.local_topology, self.broadcast = local_topology, broadcast
+        self.scale_lr = scale_lr
+        self.warmup_epochs = check_integer(warmup_epochs, "warmup_epochs of WASSP", low=0)
+        self._check_common()
+
+    def steps_per_epoch(self, batches: int, workers: int) -> int:
+        return batches // workers
+
+    def rate_factor(self, epoch: int, workers: int) -> float:
+        if not self.scale_lr:
+            return 1.0
+        part = min(epoch, self.warmup_epochs) / self.warmup_epochs if self.warmup_epochs else 1.0
+        return 1.0 + (workers - 1) * part
+
+
+PARALLEL: Registry[Parallel] = Registry("parallel strategy", Parallel)
+PARALLEL.register("wasap")(WASAP)
+PARALLEL.register("wassp")(WASSP)
+
+
+def get_parallel(spec: Parallel | str | Mapping[str, Any] | None) -> Parallel | None:
+    """Return a strategy from itself, its name, or a mapping of ``name`` and arguments; None stays None."""
+    return None if spec is None else PARALLEL.get(spec)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A trainer's answers to what parallel training asks of a run."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trulysparse.engine import Evolution, Run, Samples, TrainState, restore_state
+from trulysparse.model import SparseMLP, serialize
+from trulysparse.trainer.callbacks import CallbackList
+from trulysparse.trainer.checkpoint import save_checkpoint
+from trulysparse.trainer.signals import StopSignals
+
+if TYPE_CHECKING:
+    from trulysparse.trainer.trainer import Trainer
+
+
+class TrainerHost:
+    """The run of a trainer on one rank; see `trulysparse.parallel.host.Host`."""
+
+    def __init__(
+        self, trainer: Trainer, samples: Samples, epochs: int, callbacks: CallbackList, signals: StopSignals
+    ) -> None:
+        self._trainer, self._callbacks, self._signals = trainer, callbacks, signals
+        self.run: Run = trainer.run_over(samples)
+        self.seed, self.batch_size, self.epochs = trainer.seed, trainer.batch_size, epochs
+        self.notes: dict[str, Any] = trainer.notes
+        self.on_evolution = functools.partial(callbacks.on_evolution, trainer)
+        self.concluded = False
+
+    @property
+    def history_rows(self) -> list[dict[str, Any]]:
+        return [dict(row) for row in self._trainer.history.rows]
+
+    @property
+    def stop_reason(self) -> str | None:
+        return self._trainer.stop_reason
+
+    def received(self) -> int | None:
+        return self._signals.received
+
+    def on_step(self) -> None:
+        self._callbacks.on_step_end(self._trainer, self.run.state.step)
+
+    def close_epoch(self, samples: int, *, validate: bool = True) -> dict[str, Any]:
+        trainer = self._trainer
+        return trainer.close_epoch(self.run.samples, samples, self.epochs, self._callbacks, validate=validate)
+
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        self._trainer.add_row(row, self._callbacks)
+
+    def evaluate(self) -> dict[str, float | None]:
+        return self._trainer.validate(self.run.samples)
+
+    def save(self) -> None:
+        if self._trainer.checkpoint is not None:
+            save_checkpoint(self._trainer, self._trainer.checkpoint)
+
+    def conclude(self) -> None:
+        """Save, and tell the callbacks that the run is over."""
+        if not self.concluded:
+            self.concluded = True
+            self._trainer.conclude(self._callbacks)
+
+    def begin_worker(self, worker: int, run_name: str) -> None:
+        trainer = self._trainer
+        trainer.notes.update({"run": run_name, "worker": worker})
+        if trainer.checkpoint is not None:
+            trainer.checkpoint = trainer.checkpoint.with_suffix(f".worker{worker}.safetensors")
+
+    def resume_worker(self) -> bool:
+        trainer, file = self._trainer, self._trainer.checkpoint
+        if file is None or not file.is_file():
+            return False
+        tensors, metadata = serialize.read_tensors(file)
+        notes = metadata.get("parallel", {})
+        if (notes.get("run"), notes.get("worker")) != (trainer.notes["run"], trainer.notes["worker"]):
+            return False
+        self._replace_network(tensors)
+        state = restore_state(trainer.net, trainer.optimizer, trainer.topology, tensors, metadata["state"])
+        trainer.take_over(state, metadata["history"])
+        return True
+
+    def end_worker(self) -> None:
+        """Delete this worker's own checkpoint: its network is in the average now."""
+        file: Path | None = self._trainer.checkpoint
+        if file is not None and "worker" in self._trainer.notes:
+            file.unlink(missing_ok=True)
+
+    def take_result(self, tensors: dict[str, Any]) -> None:
+        """Take over the trained network and the history."""
+        rows = json.loads(tensors.pop("history").tobytes())
+        self._replace_network(tensors)
+        trainer = self._trainer
+        state = TrainState.fresh(trainer.net, trainer.optimizer, trainer.topology)
+        state.step, state.epoch = self.epochs * trainer.steps_per_epoch, len(rows)
+        trainer.take_over(state, rows)
+
+    def _replace_network(self, tensors: Mapping[str, Any]) -> None:
+        net = self._trainer.net
+        other = SparseMLP.from_tensors(tensors, net.to_tensors()[1])
+        for layer, new in zip(net.layers, other.layers, strict=True):
+            layer.replace(new.pattern, new.values, new.bias, new.activation_parameters)
