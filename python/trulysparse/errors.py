@@ -30,10 +30,6 @@ class DivergenceError(TrulySparseError, ArithmeticError):
     """The loss or the weights stopped being finite numbers."""
 
 
-class ParallelError(TrulySparseError, RuntimeError):
-    """Processes that cannot train together: started wrongly, too few, of different versions, or dead."""
-
-
 class DensityWarning(UserWarning):
     """A layer was given fewer connections than asked for, because it has no room for them."""
 
