@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,48 @@ from numpy.typing import NDArray
 
 from trulysparse import _kernels
 from trulysparse.errors import ParallelError
+from trulysparse.parallel.world import World, _decode, _encode, wait
 
-from .world import World, _decode, _encode
+__all__ = [
+    "CHUNK_BYTES",
+    "broadcast_tensors",
+    "is_death",
+    "is_done",
+    "mpi_error",
+    "receive_into",
+    "receive_tensors",
+    "send",
+    "send_tensors",
+    "wait",
+]
 
 CHUNK_BYTES = 2**30
 """The longest message."""
 
 _KINDS = "biufc"
+_BROADCAST_TAG = 32_001
+
+
+def mpi_error() -> type[Exception]:
+    """Return the class of what MPI raises."""
+    from mpi4py import MPI
+
+    error: type[Exception] = MPI.Exception
+    return error
+
+
+def is_death(error: BaseException) -> bool:
+    """Whether an error of MPI says that another rank died: only an MPI with fault tolerance lives to tell."""
+    from mpi4py import MPI
+
+    codes = {MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED}
+    return isinstance(error, MPI.Exception) and error.Get_error_class() in codes
+
+
+def is_done(requests: Sequence[Any]) -> bool:
+    """Whether all requests are complete; looks once."""
+    pending = list(requests)
+    return not pending or bool(type(pending[0]).Testall(pending))
 
 
 def _pieces(array: NDArray[Any], chunk_bytes: int | None, *, write: bool) -> list[NDArray[np.uint8]]:
@@ -76,6 +112,16 @@ def _empty_tensors(header: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     return {name: _kernels.aligned_empty(tuple(shape), np.dtype(dtype)) for name, dtype, shape in _decode(header)}
 
 
+def _start_sending(
+    world: World, tensors: dict[str, NDArray[Any]], dest: int, tag: int, chunk_bytes: int | None
+) -> list[Any]:
+    header = _header(tensors)
+    requests = send(world, np.array([header.size], np.int64), dest, tag)
+    for array in (header, *tensors.values()):
+        requests += send(world, array, dest, tag, chunk_bytes=chunk_bytes)
+    return requests
+
+
 def send_tensors(
     world: World, tensors: dict[str, NDArray[Any]], dest: int, tag: int = 0, *, chunk_bytes: int | None = None
 ) -> None:
@@ -90,11 +136,7 @@ def send_tensors(
     chunk_bytes : int, optional
         ``CHUNK_BYTES`` by default; the same on both sides.
     """
-    header = _header(tensors)
-    requests = send(world, np.array([header.size], np.int64), dest, tag)
-    for array in (header, *tensors.values()):
-        requests += send(world, array, dest, tag, chunk_bytes=chunk_bytes)
-    world.wait(requests)
+    world.wait(_start_sending(world, tensors, dest, tag, chunk_bytes))
 
 
 def receive_tensors(
@@ -129,19 +171,23 @@ def broadcast_tensors(
     chunk_bytes : int, optional
         ``CHUNK_BYTES`` by default; the same on all ranks.
     """
-    header = np.empty(0, np.uint8)
     with world.together("preparing a broadcast"):
         if world.rank == root:
             if tensors is None:
                 raise ParallelError(f"rank {root} is the root of the broadcast and has nothing to send")
-            header = _header(tensors)
-    length = np.array([header.size], np.int64)
-    world.wait([world.comm.Ibcast(length, root)])
-    if world.rank != root:
-        header = np.empty(int(length[0]), np.uint8)
-    world.wait([world.comm.Ibcast([header, world.mpi.BYTE], root)])
-    received = tensors if world.rank == root and tensors is not None else _empty_tensors(header)
-    for array in received.values():
-        for piece in _pieces(array, chunk_bytes, write=world.rank != root):
-            world.wait([world.comm.Ibcast([piece, world.mpi.BYTE], root)])
-    return received
+            _header(tensors)
+    # a binomial tree of our own: a broadcast of MPI moves on only when it is polled, and we sleep between polls
+    relative = (world.rank - root) % world.size
+    step = relative & -relative if relative else 1 << (world.size - 1).bit_length()
+    if relative:
+        parent = (relative - step + root) % world.size
+        tensors = receive_tensors(world, parent, _BROADCAST_TAG, chunk_bytes=chunk_bytes)
+    assert tensors is not None
+    requests: list[Any] = []
+    while step > 1:
+        step //= 2
+        if relative + step < world.size:
+            child = (relative + step + root) % world.size
+            requests += _start_sending(world, tensors, child, _BROADCAST_TAG, chunk_bytes)
+    world.wait(requests)
+    return tensors

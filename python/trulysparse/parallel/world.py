@@ -23,6 +23,7 @@ from trulysparse.errors import ParallelError, ParallelWarning
 _EAGER_POLLS = 50
 _FIRST_SLEEP_SECONDS = 20e-6
 _LONGEST_SLEEP_SECONDS = 500e-6
+_GROWTH = 1.2
 _SHM = Path("/dev/shm")
 
 
@@ -108,6 +109,71 @@ def _trulysparse_version() -> str:
         return version("trulysparse")
     except PackageNotFoundError:
         return "not installed"
+
+
+class Pause:
+    """What to do between two polls: at first nothing, then sleeps that grow."""
+
+    def __init__(self) -> None:
+        self._polls, self._seconds = 0, _FIRST_SLEEP_SECONDS
+
+    def rest(self) -> None:
+        """Let the core go, if there were many polls already."""
+        self._polls += 1
+        if self._polls > _EAGER_POLLS:
+            time.sleep(self._seconds)
+            self._seconds = min(_GROWTH * self._seconds, _LONGEST_SLEEP_SECONDS)
+
+
+def wait(
+    requests: Sequence[Any], *, interrupted: Callable[[], bool] | None = None, timeout: float | None = None
+) -> bool:
+    """Wait until all requests are complete, and sleep meanwhile: a blocking MPI call would burn a core.
+
+    Parameters
+    ----------
+    requests : sequence of mpi4py.MPI.Request
+    interrupted : callable, optional
+        Asked between polls; True ends the wait.
+    timeout : float, optional
+        Seconds, at most.
+
+    Returns
+    -------
+    bool
+        Whether they are complete; if not, they are still under way.
+    """
+    pending = list(requests)
+    if not pending:
+        return True
+    test = type(pending[0]).Testall
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pause = Pause()
+    while not test(pending):
+        if interrupted is not None and interrupted():
+            return False
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        pause.rest()
+    return True
+
+
+def check_shm(n_bytes: int) -> None:
+    """Raise ParallelError if `n_bytes` of memory that processes share have no room on this node.
+
+    Memory without room is given out all the same, and kills with SIGBUS the rank that first writes to it.
+    """
+    if not _SHM.is_dir():
+        return
+    room = os.statvfs(_SHM)
+    free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
+    if total and n_bytes > free:
+        raise ParallelError(
+            f"the memory that ranks share needs {_size(n_bytes)} in {_SHM} of {socket.gethostname()}, where "
+            f"{_size(free)} of {_size(total)} are free: {_size(n_bytes - free)} too little; start the container with "
+            f"more (docker run --shm-size, or in Kubernetes an emptyDir volume of medium Memory at {_SHM}), delete "
+            "what dead runs left there, or use --transport messages"
+        )
 
 
 class World:
@@ -214,35 +280,8 @@ class World:
         interrupted: Callable[[], bool] | None = None,
         timeout: float | None = None,
     ) -> bool:
-        """Wait until all requests are complete, and sleep meanwhile: a blocking MPI call would burn a core.
-
-        Parameters
-        ----------
-        requests : sequence of mpi4py.MPI.Request
-        interrupted : callable, optional
-            Asked between polls; True ends the wait.
-        timeout : float, optional
-            Seconds, at most.
-
-        Returns
-        -------
-        bool
-            Whether they are complete; if not, they are still under way.
-        """
-        pending = list(requests)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        sleep_seconds = _FIRST_SLEEP_SECONDS
-        polls = 0
-        while not self.mpi.Request.Testall(pending):
-            if interrupted is not None and interrupted():
-                return False
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
-            polls += 1
-            if polls > _EAGER_POLLS:
-                time.sleep(sleep_seconds)
-                sleep_seconds = min(2 * sleep_seconds, _LONGEST_SLEEP_SECONDS)
-        return True
+        """Do what the function :func:`wait` of this module does."""
+        return wait(requests, interrupted=interrupted, timeout=timeout)
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -410,20 +449,11 @@ class World:
         Raises
         ------
         ParallelError
-            On every rank, if it does not fit on some node: writing to it would kill ranks with SIGBUS later.
+            On every rank, if it does not fit on some node.
         """
-        error = None
-        if self.node_rank == 0 and _SHM.is_dir():
-            room = os.statvfs(_SHM)
-            free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
-            if total and n_bytes > free:
-                error = (
-                    f"the memory that ranks share needs {_size(n_bytes)} in {_SHM} of {self.hosts[self.rank]}, where "
-                    f"{_size(free)} of {_size(total)} are free: {_size(n_bytes - free)} too little; start the "
-                    "container with more (docker run --shm-size, or in Kubernetes an emptyDir volume of medium Memory "
-                    f"at {_SHM}), delete what is left there from dead runs, or use --transport messages"
-                )
-        self.agree(error, "looking for shared memory")
+        with self.together("looking for shared memory"):
+            if self.node_rank == 0:
+                check_shm(n_bytes)
 
 
 def _usable_cores() -> list[int]:
