@@ -30,9 +30,17 @@ class DivergenceError(TrulySparseError, ArithmeticError):
     """The loss or the weights stopped being finite numbers."""
 
 
+class ParallelError(TrulySparseError):
+    """Ranks that cannot work together: no MPI, too few processes, no room, or one of them failed."""
+
+
 class DensityWarning(UserWarning):
     """A layer was given fewer connections than asked for, because it has no room for them."""
 
 
 class ScheduleWarning(UserWarning):
     """What was asked for will not happen in a run of this length."""
+
+
+class ParallelWarning(UserWarning):
+    """Ranks that work together, but slower than this machine allows."""
