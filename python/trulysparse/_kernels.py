@@ -385,9 +385,7 @@ def carry(
     threads : int or None
         Threads to use.
     """
-    return _core.carry(
-        n_in, n_out, row_ptr, col_idx, onto_row_ptr, onto_col_idx, arrays, out, resolve_threads(threads)
-    )
+    return _core.carry(n_in, n_out, row_ptr, col_idx, onto_row_ptr, onto_col_idx, arrays, out, resolve_threads(threads))
 
 
 @_pattern_door

@@ -24,6 +24,7 @@ from trulysparse.parallel.batches import Batches, Ticket
 from trulysparse.parallel.report import ParallelReport, Tally
 from trulysparse.parallel.transport import Do, Order, Said, Server, Update
 from trulysparse.parallel.transports import open_server
+from trulysparse.parallel.world import rank_memory
 
 if TYPE_CHECKING:
     from trulysparse.parallel.host import Host
@@ -61,7 +62,8 @@ class Master:
         self.tally = Tally(self.workers)
         self._idle: list[int] = []
         self._signal = 0
-        self._memory: list[tuple[int, int]] = [(0, 0)] * self.workers
+        self._samples = 0
+        self._sent: list[int | None] = [None] * self.workers
         self._orders: dict[int, NDArray[np.int64]] = {}
         host.notes.setdefault("run", uuid.uuid4().hex)
 
@@ -107,8 +109,9 @@ class Master:
 
     def _phase_one(self, end: int) -> None:
         state, net, server = self.state, self.engine.net, self.server
-        started, samples = time.perf_counter(), self.tally.samples
+        started, samples = time.perf_counter(), self._samples
         self._open()
+        self._note_size()
         self._idle = list(server.living)
         self.run.settle = lambda layer: server.settle(net, state, layer.index)
         self.run.stands_for = self.workers if self.strategy.synchronous else 1
@@ -124,7 +127,7 @@ class Master:
             server.own_model(net, state)
         if self._signal:
             self.host.save()
-        self.tally.phase("one", time.perf_counter() - started, self.tally.samples - samples)
+        self.tally.phase("one", time.perf_counter() - started, self._samples - samples)
 
     def _asynchronous(self, end: int) -> None:
         """Hand out batches, apply gradients as they come."""
@@ -189,9 +192,7 @@ class Master:
             if not state.evolved and self.run.acts(progress):
                 self._evolve(progress, self._rows(state.epoch, state.batch))
                 continue
-            jobs = [
-                Ticket(state.step * workers + k, state.epoch, k * per_epoch + state.batch) for k in range(workers)
-            ]
+            jobs = [Ticket(state.step * workers + k, state.epoch, k * per_epoch + state.batch) for k in range(workers)]
             updates = self._all_of(jobs)
             gradients = [self.server.gradient(k)[0] for k in range(workers)]
             flats = [gradient.flat for gradient in gradients]
@@ -258,13 +259,16 @@ class Master:
         """Return what a worker says; note signals, and raise what went wrong elsewhere."""
         started = time.perf_counter()
         update = self.server.receive(_WAIT_SECONDS)
-        self.tally.master_idle(time.perf_counter() - started)
+        self.tally.master(idle_seconds=time.perf_counter() - started)
         self._signal = self._signal or self.host.received() or 0
         self._idle = [k for k in self._idle if k not in self.server.lost]
         if not self.server.living:
             raise ParallelError("every worker died; resume from the last checkpoint with --resume")
         if update is None:
             return None
+        self._sent[update.worker] = update.sent
+        if update.private_bytes:
+            self._note_memory(update.worker + 1, update.private_bytes, update.shared_bytes)
         if update.kind == Said.FAILED:
             self.server.lost.add(update.worker)
             raise ParallelError(f"rank {update.worker + 1} failed: {update.text}")
@@ -275,17 +279,18 @@ class Master:
         started = time.perf_counter()
         progress = self._progress(self.state.step)
         self.engine.apply(self.strategy.rate(self.engine.optimizer, progress, self.workers, staleness))
-        self.tally.master_applied(time.perf_counter() - started)
+        self.tally.master(apply_seconds=time.perf_counter() - started)
 
     def _count(self, update: Update, staleness: int, carried: bool) -> None:
+        up, down = self.server.bytes_of_update
         self.tally.applied(
-            update.worker,
-            staleness=staleness,
-            samples=self.host.batch_size,
-            compute_seconds=update.compute_seconds,
-            idle_seconds=update.idle_seconds,
-            filtered=carried,
+            update.worker, staleness, up, down, update.compute_seconds, update.idle_seconds, filtered=carried
         )
+        self._samples += self.host.batch_size
+
+    def _note_size(self) -> None:
+        net = self.engine.net
+        self.tally.topology(4 * (net.connections + sum(layer.n_out for layer in net.layers)))
 
     def _evolve(self, progress: Progress, rows: NDArray[np.int64]) -> bool:
         """Evolve the network; return whether the step was taken for its gradients."""
@@ -293,7 +298,8 @@ class Master:
         lr = self.strategy.rate(self.engine.optimizer, progress, self.workers, 0)
         measured = self.run.evolve(rows, progress, lr, self.host.on_evolution)
         self.server.publish(self.engine.net, self.state)
-        self.tally.master_evolved(time.perf_counter() - started)
+        self.tally.master(evolve_seconds=time.perf_counter() - started)
+        self._note_size()
         if measured is None:
             return False
         self._check_finite(measured[0])
@@ -308,7 +314,7 @@ class Master:
             state.train_seconds = time.perf_counter() - self._started - state.evolve_seconds
             started = time.perf_counter()
             host.close_epoch(per_epoch * self.run.stands_for * host.batch_size)
-            self.tally.master_evaluated(time.perf_counter() - started)
+            self.tally.master(evaluate_seconds=time.perf_counter() - started)
             self._started = time.perf_counter()
 
     def _check_finite(self, loss: float) -> None:
@@ -394,7 +400,7 @@ class Master:
             elif update.kind == Said.EPOCH:
                 epochs.setdefault(update.epoch, {})[update.worker] = update
                 samples += update.samples
-                self.tally.local(update.worker, update.train_seconds + update.evolve_seconds)
+                self.tally.worked(update.worker, update.train_seconds + update.evolve_seconds)
             following = len(host.history_rows) + 1
             while following < host.epochs and set(epochs.get(following, ())) >= set(server.living):
                 host.add_row(self._row(following, epochs.pop(following)))
@@ -463,16 +469,21 @@ class Master:
             "evolve_seconds": sum(u.evolve_seconds for u in updates) / count,
         }
 
+    def _note_memory(self, rank: int, private: int, shared: int) -> None:
+        self.tally.memory(rank, self.world.node_of[rank], private, shared)
+
     def _report(self) -> ParallelReport:
-        server, net = self.server, self.engine.net
+        memory = rank_memory()
+        self._note_memory(0, memory.get("rss_anon", 0), memory.get("rss_shmem", 0))
+        net = self.engine.net
+        parameters = 4 * (net.connections + sum(layer.n_out for layer in net.layers))
+        self.tally.topology(parameters, self.server.topology_bytes)
         return self.tally.report(
             strategy=self.strategy.name,
-            transport=server.name,
-            nodes=self.world.nodes,
+            transport=self.server.name,
             library=self.world.library,
-            parameters_bytes=4 * (net.connections + sum(layer.n_out for layer in net.layers)),
-            traffic=server.traffic,
-            memory=self._memory,
+            nodes=self.world.nodes,
+            updates_sent=self._sent,
         )
 
 

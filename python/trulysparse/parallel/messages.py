@@ -15,7 +15,7 @@ from trulysparse.errors import ParallelError
 from trulysparse.model import Pattern, SparseMLP
 from trulysparse.parallel import wire
 from trulysparse.parallel.board import ModelStore
-from trulysparse.parallel.transport import Client, Do, Order, Server, Update
+from trulysparse.parallel.transport import Client, Do, Order, Said, Server, Update
 from trulysparse.parallel.world import Pause, World
 
 _ORDER_TAG, _MODEL_TAG, _TOPOLOGY_TAG, _UPDATE_TAG, _GRADIENT_TAG = 1, 2, 3, 4, 5
@@ -66,7 +66,6 @@ class MessageServer(Server):
         self._store: ModelStore | None = None
         self._carried: NDArray[np.float32] | None = None
         self._next = 0
-        self._traffic = {"up": 0, "down": 0, "topology": 0}
 
     def open_model(self, net: SparseMLP, state: TrainState) -> None:
         self._take_in(net, state)
@@ -116,6 +115,8 @@ class MessageServer(Server):
                     update = Update.read(self._records[worker])
                     update.worker = worker
                     self._heard[worker] = None
+                    if worker in self._arriving:
+                        wire.wait(self._arriving.pop(worker))
                     return update
             if time.monotonic() >= until:
                 return None
@@ -157,10 +158,6 @@ class MessageServer(Server):
                 array[...] = sources[name]
         return new, True
 
-    def await_gradient(self, worker: int) -> None:
-        """Wait for the rest of a gradient whose record is here."""
-        wire.wait(self._arriving.pop(worker))
-
     def send(self, worker: int, order: Order) -> None:
         try:
             wire.wait(self._sending[worker])
@@ -178,13 +175,12 @@ class MessageServer(Server):
         order.write(self._orders[worker])
         record = self._orders[worker : worker + 1].view(np.uint8)
         requests = wire.send(world, record, rank, _ORDER_TAG)
-        self._traffic["down"] += record.nbytes if order.kind == Do.COMPUTE else 0
         if order.topology:
             patterns = self._patterns[self.version]
             facts = np.array([[p.n_in, p.n_out, p.nnz, p.row_ptr.itemsize] for p in patterns], np.int64)
             for array in [facts, *(a for p in patterns for a in (p.row_ptr, p.col_idx))]:
                 requests += wire.send(world, array, rank, _TOPOLOGY_TAG)
-                self._traffic["topology"] += array.nbytes
+                self.topology_bytes += array.nbytes
             self._has[worker] = self.version
         if carries:
             assert self._store is not None
@@ -194,7 +190,6 @@ class MessageServer(Server):
                 copy = self._models[worker] = _kernels.aligned_empty(values.size)
             copy[...] = values  # the living array moves on while this one travels
             requests += wire.send(world, copy, rank, _MODEL_TAG)
-            self._traffic["down"] += copy.nbytes if order.kind == Do.COMPUTE else 0
         self._sending[worker] = requests
         if order.kind == Do.COMPUTE:
             self._expect(worker, order.slot)
@@ -209,8 +204,6 @@ class MessageServer(Server):
         requests: list[Any] = []
         for part in _segments(layout):
             requests += wire.receive_into(self._world, flat[part], worker + 1, _GRADIENT_TAG)
-            self._traffic["up"] += flat[part].nbytes
-        self._traffic["up"] += self._records.itemsize
         self._arriving[worker] = requests
 
     def close(self) -> None:
@@ -221,8 +214,10 @@ class MessageServer(Server):
             wire.wait(self._sending[worker])
 
     @property
-    def traffic(self) -> dict[str, int]:
-        return self._traffic
+    def bytes_of_update(self) -> tuple[int, int]:
+        layout = self._layouts[self.version]
+        up = 4 * sum(part.stop - part.start for part in _segments(layout))
+        return up + Update.dtype.itemsize, layout.nbytes + Order.dtype.itemsize
 
 
 class MessageClient(Client):
@@ -303,8 +298,6 @@ class MessageClient(Client):
         self._sending += wire.send(self._world, part, 0, _GRADIENT_TAG)
 
     def send(self, update: Update) -> None:
-        from trulysparse.parallel.transport import Said
-
         if update.kind == Said.GRADIENT:
             flat = self._engine.gradient.flat
             assert flat is not None

@@ -83,7 +83,6 @@ class SharedServer(Server):
         self._next = 0
         self._model: ModelStore | None = None
         self._window: _Window | None = None
-        self._traffic = {"up": 0, "down": 0, "topology": 0}
 
     def open_model(self, net: SparseMLP, state: TrainState) -> None:
         plan = ModelStore.plan_of(net, self._engine.optimizer.slots, self.workers)
@@ -162,9 +161,7 @@ class SharedServer(Server):
 
     def gradient(self, slot: int) -> tuple[Parameters, bool]:
         assert self._model is not None
-        gradient: Parameters = self._model.gradient(slot)
-        self._traffic["up"] += 4 * (self._engine.net.connections + sum(b.size for b in gradient.biases))
-        return gradient, False
+        return self._model.gradient(slot), False
 
     def send(self, worker: int, order: Order) -> None:
         order.version = self.version
@@ -178,8 +175,10 @@ class SharedServer(Server):
             self._control.free()
 
     @property
-    def traffic(self) -> dict[str, int]:
-        return self._traffic
+    def bytes_of_update(self) -> tuple[int, int]:
+        net = self._engine.net
+        gradient = 4 * (net.connections + sum(layer.n_out for layer in net.layers))
+        return gradient + Update.dtype.itemsize, Order.dtype.itemsize  # the model is read where it lies
 
 
 class SharedClient(Client):

@@ -116,6 +116,8 @@ class Update(_Record):
         Of the order that this answers.
     loss, correct : float, int
         Sums over the batch, or over the local epoch.
+    sent : int
+        Gradients sent so far, this one included.
     stop : int
         The signal that the worker got, 0 for none.
     compute_seconds, idle_seconds : float
@@ -142,6 +144,7 @@ class Update(_Record):
     loss: float = 0.0
     correct: int = 0
     stop: int = 0
+    sent: int = 0
     compute_seconds: float = 0.0
     idle_seconds: float = 0.0
     epoch: int = 0
@@ -155,7 +158,7 @@ class Update(_Record):
     text: str = ""
 
     dtype = _dtype(
-        kind="i8", worker="i8", private_bytes="i8", shared_bytes="i8", number="i8", slot="i8", version="i8", loss="f8", correct="i8", stop="i8",
+        kind="i8", worker="i8", private_bytes="i8", shared_bytes="i8", number="i8", slot="i8", version="i8", loss="f8", correct="i8", stop="i8", sent="i8",
         compute_seconds="f8", idle_seconds="f8", epoch="i8", samples="i8", connections="i8", val_loss="f8",
         val_accuracy="f8", train_seconds="f8", eval_seconds="f8", evolve_seconds="f8", text=f"S{_TEXT_BYTES}",
     )  # fmt: skip
@@ -234,8 +237,11 @@ class Server(ABC):
 
     @property
     @abstractmethod
-    def traffic(self) -> dict[str, int]:
-        """Bytes that went from workers to the master ("up"), back ("down"), and as "topology", so far."""
+    def bytes_of_update(self) -> tuple[int, int]:
+        """Bytes that go from a worker to the master with an update, and back in answer."""
+
+    topology_bytes: int = 0
+    """Bytes of indices that were sent so far."""
 
 
 class Client(ABC):

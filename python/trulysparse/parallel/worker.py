@@ -19,11 +19,14 @@ from trulysparse.parallel.batches import shard
 from trulysparse.parallel.master import FINAL_TAG, GATHER_TAG, STATE_TAG
 from trulysparse.parallel.transport import Do, Order, Said, Update
 from trulysparse.parallel.transports import open_client
+from trulysparse.parallel.world import rank_memory
 
 if TYPE_CHECKING:
     from trulysparse.parallel.host import Host
     from trulysparse.parallel.strategies import ParameterServer
     from trulysparse.parallel.world import World
+
+_STEPS_BETWEEN_LOOKS = 256  # at one's own memory
 
 
 def worker_seed(seed: int, worker: int) -> int:
@@ -51,6 +54,15 @@ class Worker:
         self.client = open_client(strategy, world, host.run)
         self._epoch, self._order = -1, np.empty(0, np.int64)
         self._idle_seconds = 0.0
+        self._sent = 0
+
+    def _say(self, update: Update) -> None:
+        """Send an update, with what the master wants to know of every worker."""
+        if update.kind != Said.GRADIENT or self._sent % _STEPS_BETWEEN_LOOKS == 1:
+            memory = rank_memory()
+            update.private_bytes, update.shared_bytes = memory.get("rss_anon", 0), memory.get("rss_shmem", 0)
+        update.sent = self._sent
+        self.client.send(update)
 
     def train(self) -> int:
         """Do what the master says until it says that all is done; return the signal that ended the run, 0 for none."""
@@ -69,7 +81,7 @@ class Worker:
         except ParallelError:
             raise
         except BaseException as error:
-            client.send(Update(Said.FAILED, text=f"{type(error).__name__}: {error}"))
+            self._say(Update(Said.FAILED, text=f"{type(error).__name__}: {error}"))
             raise
         finally:
             client.close()
@@ -85,7 +97,7 @@ class Worker:
     def _carry_out(self, order: Order) -> None:
         if order.kind == Do.OPEN:
             self.client.open_model()
-            self.client.send(Update(Said.READY))
+            self._say(Update(Said.READY))
         elif order.kind == Do.COMPUTE:
             self._compute(order)
         elif order.kind == Do.LOCAL:
@@ -94,7 +106,7 @@ class Worker:
             self._give()
         elif order.kind == Do.STOP:
             self.host.save()
-            self.client.send(Update(Said.STOPPED))
+            self._say(Update(Said.STOPPED))
         else:
             raise ParallelError(f"the master sent an order of kind {order.kind}, which this version does not know")
 
@@ -106,8 +118,9 @@ class Worker:
             self._epoch, self._order = order.epoch, samples.order(self.host.seed, order.epoch)
         rows = self._order[order.batch * size : (order.batch + 1) * size]
         self.engine.state.step = order.number
+        self._sent += 1
         loss, correct = self.engine.compute(samples.inputs, samples.targets, rows, self.client.layer_done)
-        self.client.send(
+        self._say(
             Update(
                 Said.GRADIENT,
                 number=order.number,
@@ -133,7 +146,7 @@ class Worker:
         )
         per_epoch = (run.samples.count // host.batch_size) // self.workers
         resumed = bool(order.argument) and host.resume_worker()
-        client.send(Update(Said.READY))
+        self._say(Update(Said.READY))
         client.free_model()
         engine.seed = worker_seed(host.seed, self.worker)
         state = engine.state
@@ -148,7 +161,7 @@ class Worker:
             if stop is not None:
                 self._carry_out(stop)
                 return
-        client.send(Update(Said.DONE, number=state.evolutions))
+        self._say(Update(Said.DONE, number=state.evolutions))
 
     def _local_epoch(self, per_epoch: int) -> Order | None:
         """Train one epoch; return the order that interrupted it."""
@@ -162,10 +175,12 @@ class Worker:
             lr = self.engine.optimizer.lr_at(progress)
             loss = run.step(rows, progress, lr, host.on_evolution)
             if not np.isfinite(loss):
-                raise DivergenceError(f"the loss became {loss} in local epoch {state.epoch + 1}; lower the learning rate")
+                raise DivergenceError(
+                    f"the loss became {loss} in local epoch {state.epoch + 1}; lower the learning rate"
+                )
             if host.received() and not signalled:
                 signalled = True
-                self.client.send(Update(Said.SIGNAL, stop=host.received() or 0))
+                self._say(Update(Said.SIGNAL, stop=host.received() or 0))
             told = self.client.poll()
             if told is not None:
                 if told.kind == Do.ABORT:
@@ -184,7 +199,7 @@ class Worker:
             return float("nan") if value is None else float(value)  # type: ignore[arg-type]
 
         accuracy = number("accuracy")
-        self.client.send(
+        self._say(
             Update(
                 Said.EPOCH,
                 epoch=int(number("epoch")),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trulysparse.engine import Evolution, Run, Samples, TrainState, restore_state
+from trulysparse.engine import Run, Samples, TrainState, restore_state
 from trulysparse.model import SparseMLP, serialize
 from trulysparse.trainer.callbacks import CallbackList
 from trulysparse.trainer.checkpoint import save_checkpoint

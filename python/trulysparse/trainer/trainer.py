@@ -23,9 +23,9 @@ from trulysparse.errors import CheckpointError, ConfigError, DataError, Divergen
 from trulysparse.model import Inputs, InputScaling, SparseMLP
 from trulysparse.model.inference import BATCH_SIZE, evaluate_inputs
 from trulysparse.model.registry import check_integer, check_seed
+from trulysparse.optim import SGD, Optimizer, Progress, get_optimizer
 from trulysparse.parallel import Parallel, ParallelReport, get_parallel, wire
 from trulysparse.parallel.world import World
-from trulysparse.optim import SGD, Optimizer, Progress, get_optimizer
 from trulysparse.topology import SET, ImportancePruning, Topology, get_pruning, get_topology
 from trulysparse.trainer.callbacks import Callback, CallbackList
 from trulysparse.trainer.checkpoint import (
