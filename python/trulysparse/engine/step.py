@@ -328,8 +328,8 @@ class Engine:
             if space is None or space.sizes != self.net.sizes:  # neurons were removed, or put back
                 self._bias_parts = [_kernels.aligned_zeros(layer.n_out) for layer in self.net.layers]
                 self._activation_parts = [_like(layer.activation_parameters) for layer in self.net.layers]
-                self._allocate_neuron_gradients()
             self._workspace = space = _Workspace(self.net, ld, self._stored, self._dropout)
+        self._allocate_neuron_gradients()
         return width, -(-batch // width), space
 
     def _row_length(self, width: int) -> int:

@@ -290,6 +290,27 @@ class SparseMLP(Predictor):
         return tensors, {"config": self.to_config(), "classes": self.classes}
 
     @classmethod
+    def outline(cls, config: Mapping[str, Any]) -> Self:
+        """Build the network that `to_config` described, without any connection: what is filled in from elsewhere.
+
+        Parameters
+        ----------
+        config : mapping
+            What `to_config` returned.
+        """
+        tensors: dict[str, Array] = {}
+        for index, (n_in, n_out) in enumerate(pairwise(_check_sizes(config["sizes"]))):
+            prefix = f"layers.{index}."
+            tensors[prefix + "row_ptr"] = np.zeros(n_in + 1, np.int64)
+            tensors[prefix + "col_idx"] = np.zeros(0, np.int32)
+            tensors[prefix + "weights"] = np.zeros(0, np.float32)
+            tensors[prefix + "bias"] = np.zeros(n_out, np.float32)
+            if index < len(config["sizes"]) - 2:
+                sizes = get_activation(config["activation"]).parameter_lengths(n_out)
+                tensors |= {f"{prefix}activation.{name}": np.zeros(size, np.float32) for name, size in sizes.items()}
+        return cls.from_tensors(tensors, {"config": config})
+
+    @classmethod
     def from_tensors(
         cls, tensors: Mapping[str, Array], network: Mapping[str, Any], *, threads: int | None = None
     ) -> Self:

@@ -111,7 +111,7 @@ class ModelStore:
 
     def _take(self, length: int, dtype: Any) -> NDArray[Any]:
         n_bytes = length * np.dtype(dtype).itemsize
-        part = self._memory[self._at : self._at + n_bytes].view(dtype)
+        part: NDArray[Any] = self._memory[self._at : self._at + n_bytes].view(dtype)
         self._at += _lines(n_bytes)
         return part
 
@@ -150,7 +150,7 @@ class ModelStore:
         """Return the bytes of a store."""
         sizes = plan["sizes"]
         layout = Layout(plan["capacity"], sizes[1:], plan["trained"])
-        total = _lines(8 * (len(sizes) - 1)) + layout.nbytes * (1 + len(plan["slots"]) + plan["workers"])
+        total: int = _lines(8 * (len(sizes) - 1)) + layout.nbytes * (1 + len(plan["slots"]) + plan["workers"])
         if not plan["index"]:
             return total
         for n_in, n_out, room, offset in zip(sizes, sizes[1:], plan["capacity"], plan["offsets"], strict=False):

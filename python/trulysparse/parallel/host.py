@@ -51,6 +51,9 @@ class Host(Protocol):
     def add_row(self, row: Mapping[str, Any]) -> None:
         """Write a row that was measured elsewhere, tell the callbacks, save if it is time."""
 
+    def evaluate(self) -> dict[str, float | None]:
+        """Return val_loss and val_accuracy of the network as it is, None without validation data."""
+
     def save(self) -> None:
         """Write the checkpoint, if there is a place for it."""
 
@@ -59,6 +62,9 @@ class Host(Protocol):
 
     def take_result(self, tensors: dict[str, Any]) -> None:
         """Take over the trained network and the history that rank 0 sent."""
+
+    def empty_network(self) -> None:
+        """Leave this process a network without connections."""
 
     def end_worker(self) -> None:
         """Delete this worker's own checkpoint: its network is in the average now."""

@@ -63,6 +63,7 @@ class Master:
         self._idle: list[int] = []
         self._signal = 0
         self._samples = 0
+        self._early: list[Update] = []
         self._sent: list[int | None] = [None] * self.workers
         self._orders: dict[int, NDArray[np.int64]] = {}
         host.notes.setdefault("run", uuid.uuid4().hex)
@@ -88,6 +89,8 @@ class Master:
                 self.server.send(worker, Order(Do.ABORT, text=f"the master failed: {error}"))
             raise
         finally:
+            if self.server.has_model:
+                self.server.own_model(self.engine.net, self.state)
             self.server.close()
         return self._signal, self._report()
 
@@ -95,7 +98,7 @@ class Master:
         """Let the workers go, with the trained network if they are to have it."""
         gives = self.strategy.broadcast and not self._signal
         for worker in self.server.living:
-            self.server.send(worker, Order(Do.FINISH, argument=self._signal, topology=int(gives)))
+            self.server.send(worker, Order(Do.FINISH, number=int(gives), argument=self._signal))
         if gives:
             tensors, _ = self.engine.net.to_tensors()
             history = np.frombuffer(json.dumps(self.host.history_rows).encode(), np.uint8)
@@ -195,8 +198,7 @@ class Master:
             jobs = [Ticket(state.step * workers + k, state.epoch, k * per_epoch + state.batch) for k in range(workers)]
             updates = self._all_of(jobs)
             gradients = [self.server.gradient(k)[0] for k in range(workers)]
-            flats = [gradient.flat for gradient in gradients]
-            assert flats[0] is not None
+            flats = [gradient.flat for gradient in gradients if gradient.flat is not None]
             if workers > 1:
                 _kernels.average(flats, flats[0], self.engine.threads)
             self.engine.gradient = gradients[0]
@@ -222,7 +224,7 @@ class Master:
                 self.server.send(worker, self._order(jobs[slot], slot))
             update = self._receive()
             for worker in [k for k in flying if k in self.server.lost]:
-                waiting.append(flying.pop(worker))
+                waiting += [flying.pop(worker)]
             if update is not None and update.worker in flying:
                 done[flying.pop(update.worker)] = update
                 self._idle.append(update.worker)
@@ -270,7 +272,7 @@ class Master:
         if update.private_bytes:
             self._note_memory(update.worker + 1, update.private_bytes, update.shared_bytes)
         if update.kind == Said.FAILED:
-            self.server.lost.add(update.worker)
+            self.server.failed.add(update.worker)
             raise ParallelError(f"rank {update.worker + 1} failed: {update.text}")
         self._signal = self._signal or update.stop
         return update
@@ -383,6 +385,8 @@ class Master:
             update = self._receive()
             if update is not None and update.kind == Said.READY:
                 ready.add(update.worker)
+            elif update is not None:
+                self._early.append(update)  # of one that did not wait for the others
 
     def _follow_local(self) -> tuple[int, int]:
         """Write a row for each epoch that all workers are through with; return evolutions and samples of workers."""
@@ -391,7 +395,7 @@ class Master:
         done: set[int] = set()
         evolutions = samples = 0
         while not done >= set(server.living) and not self._signal:
-            update = self._receive()
+            update = self._early.pop(0) if self._early else self._receive()
             if update is None:
                 continue
             if update.kind == Said.DONE:

@@ -309,7 +309,7 @@ class MessageClient(Client):
         self._sending = []
 
     def own_model(self, net: SparseMLP, state: TrainState) -> None:
-        """The network is this process's own already, and the master sends the slots."""
+        """Let the engine go: the network is this process's own already, and the master sends the slots."""
         self._engine.own_gradient()
 
     def free_model(self) -> None:

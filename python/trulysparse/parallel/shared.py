@@ -31,7 +31,7 @@ class _Window:
 
         mine = world.rank == 0
         self._window = MPI.Win.Allocate_shared(n_bytes + _LINE if mine else 0, 1, comm=world.node)
-        buffer, _ = self._window.Shared_query(0)
+        buffer: Any = self._window.Shared_query(0)[0]
         whole: NDArray[np.uint8] = np.frombuffer(buffer, dtype=np.uint8)
         start = -whole.ctypes.data % _LINE
         self.memory = whole[start : start + n_bytes]

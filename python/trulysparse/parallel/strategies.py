@@ -47,8 +47,8 @@ class Parallel(Configurable):
         if topology.explores or topology.observes:
             why = "trains connections beside the network's own" if topology.explores else "watches every step"
             raise ConfigError(
-                f"{name} {why}, which parallel training does not do; choose set, static, rigl, gmp, mest or another rule "
-                "that acts between steps, or train in one process"
+                f"{name} {why}, which parallel training does not do; choose a rule that acts between steps "
+                "(set, static, rigl, gmp, mest), or train in one process"
             )
 
     def check_run(self, batches: int, workers: int, epochs: int) -> None:
@@ -90,6 +90,7 @@ class ParameterServer(Parallel):
     phase_two: float
     transport: str
     local_topology: bool
+    broadcast: bool
 
     def _check_common(self) -> None:
         where = type(self).__name__

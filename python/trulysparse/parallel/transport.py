@@ -63,7 +63,7 @@ class _Record:
 
 
 def _dtype(**kinds: str) -> np.dtype[Any]:
-    return np.dtype([(name, kind) for name, kind in kinds.items()], align=True)
+    return np.dtype(list(kinds.items()), align=True)
 
 
 @dataclass
@@ -158,9 +158,10 @@ class Update(_Record):
     text: str = ""
 
     dtype = _dtype(
-        kind="i8", worker="i8", private_bytes="i8", shared_bytes="i8", number="i8", slot="i8", version="i8", loss="f8", correct="i8", stop="i8", sent="i8",
-        compute_seconds="f8", idle_seconds="f8", epoch="i8", samples="i8", connections="i8", val_loss="f8",
-        val_accuracy="f8", train_seconds="f8", eval_seconds="f8", evolve_seconds="f8", text=f"S{_TEXT_BYTES}",
+        kind="i8", worker="i8", private_bytes="i8", shared_bytes="i8", number="i8", slot="i8", version="i8",
+        loss="f8", correct="i8", stop="i8", sent="i8", compute_seconds="f8", idle_seconds="f8", epoch="i8",
+        samples="i8", connections="i8", val_loss="f8", val_accuracy="f8", train_seconds="f8", eval_seconds="f8",
+        evolve_seconds="f8", text=f"S{_TEXT_BYTES}",
     )  # fmt: skip
 
 
@@ -172,6 +173,8 @@ class Server(ABC):
     workers : int
     lost : set of int
         Workers that died; nothing is sent to them any more.
+    failed : set of int
+        Workers that said that they failed, and end.
     version : int
         Of the topology: goes up with each change.
     """
@@ -188,12 +191,13 @@ class Server(ABC):
         self.workers = workers
         self.has_model = False
         self.lost: set[int] = set()
+        self.failed: set[int] = set()
         self.version = 0
 
     @property
     def living(self) -> list[int]:
         """The workers that are there."""
-        return [k for k in range(self.workers) if k not in self.lost]
+        return [k for k in range(self.workers) if k not in self.lost and k not in self.failed]
 
     @abstractmethod
     def open_model(self, net: SparseMLP, state: TrainState) -> None:
@@ -271,7 +275,7 @@ class Client(ABC):
     def send(self, update: Update) -> None:
         """Tell the master; a GRADIENT goes along with the kind of that name."""
 
-    def layer_done(self, index: int) -> None:
+    def layer_done(self, index: int) -> None:  # noqa: B027  # most transports do not care
         """Note that the gradient of a layer's weights is complete."""
 
     @abstractmethod

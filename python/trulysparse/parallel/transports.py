@@ -20,7 +20,8 @@ def choose(strategy: ParameterServer, world: World) -> str:
     """Return "shared" or "messages"."""
     if strategy.transport == "shared" and world.nodes > 1:
         raise ParallelError(
-            f"transport='shared' needs all processes on one node, but they are on {world.nodes}; use 'auto' or 'messages'"
+            f"transport='shared' needs all processes on one node, but they are on {world.nodes}; "
+            "use 'auto' or 'messages'"
         )
     if strategy.transport == "auto":
         return "shared" if world.nodes == 1 else "messages"

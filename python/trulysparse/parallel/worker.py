@@ -55,6 +55,7 @@ class Worker:
         self._epoch, self._order = -1, np.empty(0, np.int64)
         self._idle_seconds = 0.0
         self._sent = 0
+        self._keeps = False
 
     def _say(self, update: Update) -> None:
         """Send an update, with what the master wants to know of every worker."""
@@ -84,15 +85,18 @@ class Worker:
             self._say(Update(Said.FAILED, text=f"{type(error).__name__}: {error}"))
             raise
         finally:
+            if not self._keeps:
+                self.host.empty_network()  # what it holds may lie in memory that goes, or is one worker's alone
+            self.engine.own_gradient()
             client.close()
 
     def _finish(self, order: Order) -> None:
         """Take the trained network, if it comes."""
         if not order.argument:
             self.host.end_worker()
-        if order.topology:
-            self.client.own_model(self.engine.net, self.engine.state)
+        if order.number:
             self.host.take_result(wire.receive_tensors(self.world, 0, FINAL_TAG))
+            self._keeps = True
 
     def _carry_out(self, order: Order) -> None:
         if order.kind == Do.OPEN:

@@ -100,6 +100,10 @@ class TrainerHost:
         state.step, state.epoch = self.epochs * trainer.steps_per_epoch, len(rows)
         trainer.take_over(state, rows)
 
+    def empty_network(self) -> None:
+        net = self._trainer.net
+        self._replace_network(net.outline(net.to_config()).to_tensors()[0])
+
     def _replace_network(self, tensors: Mapping[str, Any]) -> None:
         net = self._trainer.net
         other = SparseMLP.from_tensors(tensors, net.to_tensors()[1])
