@@ -12,6 +12,7 @@ namespace {
 template <class Word>
 Word* word_at(py::handle words, std::int64_t index) {
     const auto array = array1<Word>(words, "words");
+    if (array.size == 0) throw py::index_error("words is empty; make one with a word for everyone who waits");
     if (index < 0 || index >= array.size)
         throw py::index_error("index must be between 0 and " + std::to_string(array.size - 1) +
                               ", the last of words, got " + std::to_string(index));

@@ -369,8 +369,8 @@ def carry(
 ) -> list[Floats]:
     """Return arrays in the order of one pattern in the order of another of the same shape.
 
-    RetainValidUpdates of WASAP-SGD (arXiv:2102.01732): a cell of the second pattern that the first lacks gets 0, and what
-    only the first has is left out.
+    RetainValidUpdates of WASAP-SGD (arXiv:2102.01732): a cell of the second pattern that the first lacks gets 0, and
+    what only the first has is left out.
 
     Parameters
     ----------
@@ -385,9 +385,7 @@ def carry(
     threads : int or None
         Threads to use.
     """
-    return _core.carry(
-        n_in, n_out, row_ptr, col_idx, onto_row_ptr, onto_col_idx, arrays, out, resolve_threads(threads)
-    )
+    return _core.carry(n_in, n_out, row_ptr, col_idx, onto_row_ptr, onto_col_idx, arrays, out, resolve_threads(threads))
 
 
 @_pattern_door
