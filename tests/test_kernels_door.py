@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from trulysparse import _kernels as k
@@ -333,8 +334,78 @@ def test_load_csr_and_store_transposed() -> None:
 
 # What is refused
 
+
+def _onto_itself(layer: Layer) -> tuple[int, int, k.Offsets, k.Indices, k.Offsets, k.Indices]:
+    return N_IN, N_OUT, layer.row_ptr, layer.col_idx, layer.row_ptr, layer.col_idx
+
+
 Refused = tuple[Callable[[Layer], object], type[Exception], str]
 REFUSED: dict[str, Refused] = {
+    "average of nothing": (
+        lambda a: k.average([], np.zeros(3, np.float32)),
+        ValueError,
+        "mean of no arrays is not defined",
+    ),
+    "average of another length": (
+        lambda a: k.average([np.zeros(3, np.float32), np.zeros(4, np.float32)], np.zeros(3, np.float32)),
+        ShapeError,
+        r"arrays\[1\] must have shape \(3,\)",
+    ),
+    "average of float64": (
+        lambda a: k.average([np.zeros(3)], np.zeros(3, np.float32)),  # type: ignore[list-item]
+        TypeError,
+        r"arrays\[0\] must be an array of float32",
+    ),
+    "average into a part of an array": (
+        lambda a: k.average([a.weights[:-1]], a.weights[1:]),
+        ValueError,
+        r"out shares only a part of its memory with arrays\[0\]",
+    ),
+    "average into read-only": (
+        lambda a: k.average([a.weights], _read_only(a.weights)),
+        ValueError,
+        "out is a read-only array",
+    ),
+    "unite over zero": (
+        lambda a: k.unite(N_IN, N_OUT, [(a.row_ptr, a.col_idx)], [[]], divisor=0),
+        PatternError,
+        "sums cannot be divided by 0.000000; give a finite divisor above 0",
+    ),
+    "carry into an array that is carried": (
+        lambda a: k.carry(*_onto_itself(a), [a.weights], [a.weights]),
+        PatternError,
+        r"out\[0\] shares memory with an array that is carried",
+    ),
+    "carry into one array twice": (
+        lambda a: k.carry(*_onto_itself(a), [a.weights, a.weights], [np.zeros_like(a.weights)] * 2),
+        PatternError,
+        r"out\[1\] shares memory with another array of out",
+    ),
+    "carry into too few arrays": (
+        lambda a: k.carry(*_onto_itself(a), [a.weights], []),
+        ShapeError,
+        "out must have one array for each of the 1 arrays, got 0",
+    ),
+    "carry into another length": (
+        lambda a: k.carry(*_onto_itself(a), [a.weights], [np.zeros(3, np.float32)]),
+        ShapeError,
+        r"out\[0\] must have shape",
+    ),
+    "carry into read-only": (
+        lambda a: k.carry(*_onto_itself(a), [a.weights], [_read_only(a.weights.copy())]),
+        PatternError,
+        r"out\[0\] is a read-only array",
+    ),
+    "carry onto other offsets": (
+        lambda a: k.carry(N_IN, N_OUT, a.row_ptr, a.col_idx, a.row_ptr.astype(np.int64), a.col_idx, [a.weights]),
+        TypeError,
+        "onto_row_ptr must be an array of int32, got int64",
+    ),
+    "carry onto a torn pattern": (
+        lambda a: k.carry(N_IN, N_OUT, a.row_ptr, a.col_idx, a.row_ptr, a.col_idx[:-1], [a.weights]),
+        PatternError,
+        "onto_row_ptr must begin with 0 and end with the length of onto_col_idx",
+    ),
     "x float64": (
         lambda a: k.forward(a.view, a.x.astype(np.float64), a.y, activation=LINEAR, threads=1),
         TypeError,
@@ -1005,6 +1076,49 @@ def test_unite_is_the_union_and_sums(
         expected[np.searchsorted(together, cells)] += array
     np.testing.assert_array_equal(_cells(shape[1], row_ptr, col_idx), together)
     np.testing.assert_array_equal(summed, expected)
+
+
+@given(st.data(), shapes(), OFFSETS, THREADS)
+def test_carry_looks_up_the_same_cells(data: st.DataObject, shape: tuple[int, int], offset: type, threads: int) -> None:
+    old, new = (data.draw(cell_sets(shape)) for _ in range(2))
+    patterns = []
+    for cells in (old, new):
+        row_ptr, col_idx = k.from_cells(*shape, cells)
+        patterns += [row_ptr.astype(offset), col_idx]
+    arrays = [_values(old, 1.0), _values(old, -2.0)]
+    expected = [np.where(np.isin(new, old), _values(new, salt), np.float32(0)) for salt in (1.0, -2.0)]
+    out: list[k.Floats] = [np.full(new.size, np.nan, np.float32) for _ in arrays]
+    for carried in (
+        k.carry(*shape, *patterns, arrays, threads=threads),
+        k.carry(*shape, *patterns, arrays, out, threads),
+        out,
+    ):
+        assert [a.dtype for a in carried] == [np.float32] * 2
+        for got, values in zip(carried, expected, strict=True):
+            np.testing.assert_array_equal(got, values)
+
+
+@given(
+    st.integers(1, 9).flatmap(
+        lambda count: st.integers(0, 40).flatmap(
+            lambda n: hnp.arrays(
+                np.float32, (count, n), elements=st.floats(-(2.0**126), 2.0**126, width=32, allow_subnormal=False)
+            )
+        )
+    ),
+    THREADS,
+)
+def test_average_rounds_the_mean_once(arrays: k.Floats, threads: int) -> None:
+    total = np.zeros(arrays.shape[1])
+    for array in arrays:
+        total += array
+    expected = (total / len(arrays)).astype(np.float32)
+    expected[np.abs(expected) < np.finfo(np.float32).tiny] = 0  # denormals are flushed
+    out: k.Floats = np.full(arrays.shape[1], np.nan, np.float32)
+    k.average(iter(arrays), out, threads)
+    np.testing.assert_array_equal(out, expected)
+    k.average(arrays, arrays[0], threads)
+    np.testing.assert_array_equal(arrays[0], expected)
 
 
 @given(st.data(), shapes(), OFFSETS, THREADS)

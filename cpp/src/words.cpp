@@ -33,10 +33,6 @@ timespec duration(double seconds) {
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-#if defined(__linux__) && !defined(SYS_futex)
-#define SYS_futex SYS_futex_time64  // 32-bit systems made after 2038 was thought of
-#endif
-
 }  // namespace
 
 std::int32_t load_word(const std::int32_t* word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }

@@ -369,8 +369,8 @@ def carry(
 ) -> list[Floats]:
     """Return arrays in the order of one pattern in the order of another of the same shape.
 
-    RetainValidUpdates of WASAP-SGD (arXiv:2102.01732): a cell that only the second pattern has gets 0, and what
-    only the first has is left out.
+    RetainValidUpdates of WASAP-SGD (arXiv:2102.01732): a cell of the second pattern that the first lacks gets 0, and
+    what only the first has is left out.
 
     Parameters
     ----------

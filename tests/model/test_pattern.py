@@ -88,6 +88,79 @@ def test_unite_adds_values_where_patterns_meet(masks):
     assert Pattern.unite(patterns)[0] == united
 
 
+@pytest.mark.parametrize("count", range(2, 8))
+def test_the_mean_of_identical_patterns_and_arrays_is_the_identity(count):
+    pattern = Pattern.from_dense(np.random.default_rng(count).random((40, 30)) < 0.3)
+    values = np.random.default_rng(count).standard_normal(pattern.nnz).astype(np.float32)
+    mean, (averaged,) = Pattern.unite([pattern] * count, [[values]] * count, divisor=count)
+    assert mean == pattern
+    assert np.array_equal(averaged.view(np.uint32), values.view(np.uint32))
+
+
+def test_a_connection_that_some_lack_counts_as_zero_in_the_mean():
+    a, b = Pattern.from_dense(np.array([[True, True]])), Pattern.from_dense(np.array([[False, True]]))
+    _, (mean,) = Pattern.unite(
+        [a, b], [[np.array([1, 2], dtype=np.float32)], [np.array([4], dtype=np.float32)]], divisor=2
+    )
+    assert mean.tolist() == [0.5, 3.0]
+    with pytest.raises(PatternError, match="divisor above 0"):
+        Pattern.unite([a], divisor=-1)
+
+
+PAIRS = SHAPES.flatmap(lambda s: st.tuples(hnp.arrays(np.bool_, s), hnp.arrays(np.bool_, s)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(PAIRS, st.sampled_from([np.int32, np.int64]), st.sampled_from([np.int32, np.int64]), st.sampled_from([1, 2, 7]))
+def test_carry_never_resurrects_a_connection(masks, old_offset, new_offset, threads):
+    patterns = [Pattern.from_dense(mask) for mask in masks]
+    old, new = (
+        Pattern(*p.shape, p.row_ptr.astype(o), p.col_idx)
+        for p, o in zip(patterns, (old_offset, new_offset), strict=True)
+    )
+    values = numbered(old)
+    carried, negative = old.carry(new, [values, -values], threads=threads)
+    dense = dense_of(new, carried)
+    assert not dense[~masks[0] | ~masks[1]].any()
+    assert np.array_equal(dense, dense_of(old, values) * masks[1])
+    assert np.array_equal(carried, -negative)
+
+
+@settings(max_examples=50, deadline=None)
+@given(MASKS)
+def test_carry_onto_itself_is_the_identity(mask):
+    pattern = Pattern.from_dense(mask)
+    same = Pattern.from_dense(mask)
+    values = numbered(pattern)
+    assert np.array_equal(pattern.carry(pattern, [values])[0], values)
+    assert np.array_equal(pattern.carry(same, [values])[0], values)
+    assert pattern.carry(pattern, []) == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(PAIRS)
+def test_carry_is_keep_and_rewire(masks):
+    old, new = (Pattern.from_dense(mask) for mask in masks)
+    values = numbered(old)
+    kept = masks[1][masks[0]]
+    grown = np.flatnonzero(masks[1] & ~masks[0]).astype(np.uint64)
+    rewired, (expected,) = old.rewire(kept, grown, [values])
+    assert rewired == new
+    assert np.array_equal(old.carry(new, [values])[0], expected)
+    there, (survivors,) = old.keep(kept, [values])
+    assert np.array_equal(there.carry(new, [survivors])[0], expected)
+
+
+def test_carry_writes_where_it_is_told():
+    old, new = Pattern.from_dense(np.array([[True, True]])), Pattern.from_dense(np.array([[False, True]]))
+    out = np.full(1, np.nan, dtype=np.float32)
+    (carried,) = old.carry(new, [np.array([1, 2], dtype=np.float32)], out=[out])
+    assert carried is out
+    assert out.tolist() == [2.0]
+    with pytest.raises(ShapeError, match="cannot be carried onto one of shape"):
+        old.carry(Pattern.from_dense(np.ones((2, 1), dtype=bool)), [])
+
+
 @settings(max_examples=50, deadline=None)
 @given(MASKS, st.randoms(use_true_random=False))
 def test_select_is_indexing(mask, random):

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Pattern algebra: the set of connections of a layer as sorted CSR (rows = source neurons, columns = targets), and the
-// five operations of which every change of topology is made. Float arrays in pattern order are carried along.
+// five operations of which every change of topology is made. Float arrays in pattern order are carried along, or onto
+// another pattern.
 #pragma once
 
 #include <cstdint>
