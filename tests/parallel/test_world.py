@@ -70,19 +70,19 @@ def test_launched_reads_the_environment(monkeypatch: pytest.MonkeyPatch, env: di
 
 
 class _Request:
-    polls = 0
+    def __init__(self, polls: int) -> None:
+        self.polls = polls
 
-    @classmethod
-    def Testall(cls, requests: list[Any]) -> bool:
-        cls.polls += 1
-        return cls.polls > 200
+    def Test(self) -> bool:
+        assert self.polls > 0, "asked again after it was complete"
+        self.polls -= 1
+        return self.polls == 0
 
 
 def test_a_wait_polls_and_then_sleeps_longer_and_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(world, "time", SimpleNamespace(sleep=slept.append, monotonic=lambda: 0.0))
-    monkeypatch.setattr(_Request, "polls", 0)
-    assert world.wait([_Request()])
+    assert world.wait([_Request(3), _Request(201)])
     assert len(slept) == 200 - 50
     assert slept == sorted(slept) and slept[0] == 20e-6 and slept[-1] == 500e-6
     assert world.wait([])

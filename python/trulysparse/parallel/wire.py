@@ -51,8 +51,7 @@ def is_death(error: BaseException) -> bool:
 
 def is_done(requests: Sequence[Any]) -> bool:
     """Whether all requests are complete; looks once."""
-    pending = list(requests)
-    return not pending or bool(type(pending[0]).Testall(pending))
+    return all([request.Test() for request in requests])
 
 
 def _pieces(array: NDArray[Any], chunk_bytes: int | None, *, write: bool) -> list[NDArray[np.uint8]]:

@@ -171,13 +171,11 @@ def wait(
     bool
         Whether they are complete; if not, they are still under way.
     """
-    pending = list(requests)
-    if not pending:
-        return True
-    test = type(pending[0]).Testall
     deadline = None if timeout is None else time.monotonic() + timeout
     pause = Pause()
-    while not test(pending):
+    # one by one: Testall would hide which error it was, and a dead rank is told by its error
+    pending = list(requests)
+    while pending := [request for request in pending if not request.Test()]:
         if interrupted is not None and interrupted():
             return False
         if deadline is not None and time.monotonic() >= deadline:
