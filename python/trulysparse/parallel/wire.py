@@ -51,7 +51,8 @@ def is_death(error: BaseException) -> bool:
 
 def is_done(requests: Sequence[Any]) -> bool:
     """Whether all requests are complete; looks once."""
-    return all([request.Test() for request in requests])
+    pending = [request for request in requests if not request.Test()]
+    return not pending
 
 
 def _pieces(array: NDArray[Any], chunk_bytes: int | None, *, write: bool) -> list[NDArray[np.uint8]]:
