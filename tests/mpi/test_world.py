@@ -114,6 +114,27 @@ world.barrier()
     assert "trulysparse: rank 1 ends the job: nothing helps" in result.stderr
 
 
+def test_nothing_of_mpich_stays_in_shared_memory_when_ranks_are_killed(run_mpi: Any) -> None:
+    program = """
+import signal
+mpi = import_mpi()
+mapped = sorted({line.split()[5] for line in open("/proc/self/maps") if "/dev/shm/mpich_shm_" in line})
+world = World.open("wasap", 2)
+if world.rank == 0:
+    print(world.library, *mapped, flush=True)
+world.barrier()
+assert world.share_json(1) == [1, 1]
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    result = run_mpi(2, OPEN + program, check=False)
+    assert result.returncode != 0
+    library, *mapped = result.stdout.splitlines()[0].split()
+    if library != "MPICH":
+        pytest.skip(f"{library} keeps no such file")
+    assert len(mapped) == 1
+    assert not Path(mapped[0]).exists()
+
+
 @pytest.mark.parametrize(
     ("what", "patch", "cure"),
     [

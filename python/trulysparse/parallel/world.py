@@ -239,6 +239,8 @@ class World:
         group.Free()
         mine = (leader, socket.gethostname(), _trulysparse_version(), _kernels.isa())
         everyone = self.share_json(mine)
+        if self.node_rank == 0:
+            _unname_own_segments()
         leaders = sorted({facts[0] for facts in everyone})
         self.nodes = len(leaders)
         self.node_of: list[int] = [leaders.index(facts[0]) for facts in everyone]
@@ -475,6 +477,21 @@ class World:
         with self.together("looking for shared memory"):
             if self.node_rank == 0:
                 check_shm(n_bytes)
+
+
+def _unname_own_segments() -> None:
+    """Take the name from what MPICH shares within a node, so that nothing stays in /dev/shm when ranks are killed.
+
+    Only files that this process maps, and all ranks have mapped them by now; Open MPI's are opened by name later on.
+    """
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    named = {line.split(maxsplit=5)[-1] for line in lines if f" {_SHM}/mpich_shm_" in line}
+    for name in named:
+        if not name.endswith("(deleted)"):
+            Path(name).unlink(missing_ok=True)
 
 
 def _usable_cores() -> list[int]:
