@@ -73,3 +73,21 @@ def test_instruments_guide_runs_as_written(tmp_path: Path, monkeypatch: pytest.M
     assert monitor.exploration()[-1] > monitor.rows[-1]["density"]
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {"monitor.csv", "inputs.png", "curves.png", "speed.png"}
+
+
+def test_parallel_guide_explains_every_error_of_the_launch() -> None:
+    guide = (ROOT / "docs/guides/parallel.md").read_text(encoding="utf-8")
+    source = (ROOT / "python/trulysparse/parallel/world.py").read_text(encoding="utf-8")
+    said = re.sub(r'"\s*\n\s*f?"', "", source)  # strings that go on in the next line
+    explained = (
+        "needs mpi4py, which cannot be imported",
+        "finds no MPI library",
+        "this mpiexec belongs to another MPI library",
+        "and this one is alone",
+        "all ranks need the same",
+        "every rank is bound to one core",
+        "the memory that ranks share needs",
+        "failed while ",
+    )
+    for text in explained:
+        assert text in guide and text in said, text

@@ -3,11 +3,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,13 +27,5 @@ if MPI.COMM_WORLD.rank == 0:
 
 
 @pytest.mark.mpi
-def test_ranks_train_the_same_network_from_the_same_seed() -> None:
-    beside = Path(sys.executable).with_name("mpiexec")
-    mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if mpiexec is None or importlib.util.find_spec("mpi4py") is None:
-        pytest.skip("no mpiexec or no mpi4py; the test extra brings both")
-    result = subprocess.run(
-        [mpiexec, "-n", "2", sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["ranks", "2"]
+def test_ranks_train_the_same_network_from_the_same_seed(run_mpi: Any) -> None:
+    assert run_mpi(2, PROGRAM, timeout=120).stdout.split() == ["ranks", "2"]

