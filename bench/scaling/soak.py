@@ -90,9 +90,12 @@ def data() -> tuple[Any, Any]:
     return X, (X[:, 0] + X[:, 1] * X[:, 2] > 0).astype(np.int64)
 
 
-def mapped() -> list[str]:
-    """Return what this process maps of /dev/shm."""
-    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+def mapped(pid: int | str = "self") -> list[str]:
+    """Return what a process maps of /dev/shm."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []  # it ended by itself
     return sorted({line.split()[5] for line in lines if "/dev/shm/" in line})
 
 
@@ -179,7 +182,6 @@ def victim_on_ranks(folder: Path, seed: int) -> None:
     else:
         trainer = make_trainer(spec, checkpoint=file, checkpoint_every=1)
     delays.longest = spec["delay"]
-    (folder / f"maps{rank}").write_text(json.dumps(mapped()))
     faulthandler.dump_traceback_later(RUN_SECONDS, exit=True)
     trainer.fit(X, y, epochs=spec["epochs"])
     faulthandler.cancel_dump_traceback_later()
@@ -282,11 +284,14 @@ def kill(times: int, seed: int, ulfm: bool) -> dict[str, Any]:
                 finish(process, KILL_SECONDS, pids)
                 continue
             counts["kills"] += 1
+            maps = {path for pid in pids for path in mapped(pid)}
             _kill(pids[draw.randint(1, workers)])
             struck = time.monotonic()
             in_time, out, err = finish(process, KILL_SECONDS, pids)
+            exits = counts.setdefault("exit_codes", {})
+            exits[str(process.returncode)] = exits.get(str(process.returncode), 0) + 1
             counts["longest_seconds"] = max(counts["longest_seconds"], round(time.monotonic() - struck, 2))
-            left |= {p for f in folder.glob("maps*") for p in json.loads(f.read_text()) if Path(p).exists()}
+            left |= {path for path in maps if Path(path).exists()}
             bad = not in_time or (not ulfm and process.returncode == 0)
             if not ulfm:
                 process = start(workers + 1, ["--victim", name, str(run_seed)])
