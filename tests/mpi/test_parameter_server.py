@@ -82,7 +82,8 @@ for phase_two in (0.0, 0.4):
         make = options.get("net", network)
         options = {k: v for k, v in options.items() if k != "net"}
         counts = [Counts(), Counts()]
-        run = trainer(make(), parallel=STRATEGY(phase_two=phase_two, transport=TRANSPORT), callbacks=[counts[0]], **options)
+        strategy = STRATEGY(phase_two=phase_two, transport=TRANSPORT)
+        run = trainer(make(), parallel=strategy, callbacks=[counts[0]], **options)
         run.fit(X, y, epochs=5, validation=0.1)
         if phase_two == 0:
             accounted(run)
@@ -93,7 +94,8 @@ for phase_two in (0.0, 0.4):
             left, right = arrays(run.net, run.state, slots), arrays(alone.net, alone.state, slots)
             assert differences(left, right) == [], (case, phase_two, differences(left, right))
             assert rows(run.history) == rows(alone.history), (case, phase_two, rows(run.history), rows(alone.history))
-            counters = [{name: getattr(r.state, name) for name in ("step", "epoch", "evolutions")} for r in (run, alone)]
+            names = ("step", "epoch", "evolutions")
+            counters = [{name: getattr(r.state, name) for name in names} for r in (run, alone)]
             assert counters[0] == counters[1], (case, phase_two, counters)
             if phase_two == 0:
                 assert (counts[0].steps, counts[0].evolutions) == (counts[1].steps, counts[1].evolutions)
@@ -124,7 +126,8 @@ for phase_two in (0.0, 0.4):
         found = []
         for transport in ("shared", "messages", "shared"):
             counts = Counts()
-            run = trainer(make(), parallel=WASSP(phase_two=phase_two, transport=transport), callbacks=[counts], **options)
+            strategy = WASSP(phase_two=phase_two, transport=transport)
+            run = trainer(make(), parallel=strategy, callbacks=[counts], **options)
             run.fit(X, y, epochs=6, validation=0.1)
             found.append((arrays(run.net), rows(run.history)))
             if phase_two == 0:
@@ -153,8 +156,8 @@ class Slow(ts.Callback):
 for transport in ("shared", "messages"):
     for strategy in (WASAP, WASSP):
         counts = Counts()
-        run = trainer(parallel=strategy(phase_two=0, transport=transport, staleness_aware=True) if strategy is WASAP else
-                      strategy(phase_two=0, transport=transport), callbacks=[counts, Slow()],
+        more = {"staleness_aware": True} if strategy is WASAP else {}
+        run = trainer(parallel=strategy(phase_two=0, transport=transport, **more), callbacks=[counts, Slow()],
                       topology=ts.SET(0.3, update_every=2, unit="steps"))
         run.fit(X, y, epochs=4)
         accounted(run)
@@ -257,8 +260,8 @@ for strategy in (WASAP, WASSP):
     for phase_two in (0.0, 0.4):
         found = []
         for transport in ("shared", "messages"):
-            run = trainer(network(ts.PReLU()), topology=Swell(), parallel=strategy(phase_two=phase_two, transport=transport),
-                          optimizer=ts.SGD(lr=0.01, momentum=0.9))
+            options = {"topology": Swell(), "optimizer": ts.SGD(lr=0.01, momentum=0.9)}
+            run = trainer(network(ts.PReLU()), parallel=strategy(phase_two=phase_two, transport=transport), **options)
             run.fit(X, y, epochs=5, validation=0.1)
             if phase_two == 0:
                 accounted(run)
@@ -267,7 +270,7 @@ for strategy in (WASAP, WASSP):
         if strategy is WASSP or workers == 1:
             assert differences(*found) == []
         if rank == 0 and workers == 1:
-            alone = trainer(network(ts.PReLU()), topology=Swell(), parallel=None, optimizer=ts.SGD(lr=0.01, momentum=0.9))
+            alone = trainer(network(ts.PReLU()), parallel=None, **options)
             alone.fit(X, y, epochs=5, validation=0.1)
             assert differences(found[0], arrays(alone.net)) == []
 if rank == 0:
@@ -342,10 +345,13 @@ from trulysparse.parallel.worker import Worker
 from trulysparse.engine import Run
 
 class Stop(ts.Callback):
-    def __init__(self, at):
-        self.at = at
+    def __init__(self, at, phase):
+        self.at, self.phase = at, phase
     def on_step_end(self, trainer, step):
-        if step == self.at:
+        if self.phase == 1 and step == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+    def on_epoch_end(self, trainer, row):
+        if self.phase == 2 and row["epoch"] == self.at:
             os.kill(os.getpid(), signal.SIGTERM)
 
 compute, train_batch = Worker._compute, ts.engine.Engine.train_batch
@@ -367,7 +373,7 @@ def stopped(make, path, where, at, phase, epochs=6):
             strike()
         return result
     Worker._compute, ts.engine.Engine.train_batch = computing, training
-    first = make(checkpoint=path, callbacks=[Stop(at)] if rank == where == 0 else [])
+    first = make(checkpoint=path, callbacks=[Stop(at, phase)] if rank == where == 0 else [])
     try:
         first.fit(X, y, epochs=epochs, validation=0.1)
     except ts.TrainingInterrupted as error:
@@ -420,7 +426,8 @@ path = {str(tmp_path)!r} + "/checkpoint.safetensors"
 for transport in ("shared", "messages"):
     for strategy in (WASSP, WASAP):
         for where, at in ((0, 5), (1, 14), (0, 9), (1, 9), (1, 10)):
-            make = lambda **more: trainer(network(ts.PReLU()), parallel=strategy(phase_two=0.3, transport=transport), **more)
+            parallel = strategy(phase_two=0.3, transport=transport)
+            make = lambda **more: trainer(network(ts.PReLU()), parallel=parallel, **more)
             run, done = stopped(make, path, where, at, 1)
             if rank == 0:
                 alone = trainer(network(ts.PReLU()), parallel=None)
@@ -438,7 +445,7 @@ def test_resume_phase_two(run_mpi: Any, tmp_path: Path, ranks: int) -> None:
     program = f"""
 path = {str(tmp_path)!r} + "/checkpoint.safetensors"
 for transport in ("shared", "messages"):
-    for where, at in ((1, 1), (1, 7), (workers, 12)):
+    for where, at in ((1, 1), (1, 7), (workers, 12), (0, 4)):  # of the master: after an epoch
         for strategy in (WASSP, WASAP) if workers == 1 else (WASSP,):
             make = lambda **more: trainer(parallel=strategy(phase_two=0.6, transport=transport), **more)
             run, (step, epoch, phase) = stopped(make, path, where, at, 2)
@@ -509,7 +516,8 @@ for transport in ("shared", "messages"):
             assert said[0] == "ParallelError: rank 2 failed: ValueError: no luck", case
             for k in {1, workers}:
                 if k != 2:
-                    assert said[k].startswith("ParallelError: ") and "rank 2 failed: ValueError: no luck" in said[k], case
+                    assert said[k].startswith("ParallelError: "), case
+                    assert "rank 2 failed: ValueError: no luck" in said[k], case
             run = make()
             run.fit(X, y, epochs=2)
             assert comm.allgather(run.net.connections) == [run.net.connections] * (workers + 1)

@@ -19,6 +19,7 @@ from trulysparse.parallel.transport import Client, Do, Order, Said, Server, Upda
 from trulysparse.parallel.world import Pause, World
 
 _ORDER_TAG, _MODEL_TAG, _TOPOLOGY_TAG, _UPDATE_TAG, _GRADIENT_TAG = 1, 2, 3, 4, 5
+_DRAIN_SECONDS = 1e-3
 _CARRIES_MODEL = (Do.COMPUTE, Do.LOCAL)
 
 
@@ -215,9 +216,30 @@ class MessageServer(Server):
         self._arriving[worker] = requests
 
     def close(self) -> None:
-        _forget([request for some in (*self._heard, *self._arriving.values()) for request in some or []])
-        for worker in self.living:
-            wire.wait(self._sending[worker])
+        for worker in range(self.workers):
+            try:
+                # one that computes sends its gradient whatever happens, and may not go before that is taken
+                while worker in self._arriving and worker in self.living:
+                    self._take_last(worker)
+                _forget([*(self._heard[worker] or []), *self._arriving.pop(worker, [])])
+                if worker in self.living:
+                    wire.wait(self._sending[worker])
+            except wire.mpi_error() as error:
+                if not wire.is_death(error):
+                    raise
+                self.lost.add(worker)
+
+    def _take_last(self, worker: int) -> None:
+        """Wait for the gradient that a worker is about to send, or for why it does not."""
+        while worker in self.living and not self._has_spoken(worker):
+            time.sleep(_DRAIN_SECONDS)
+        if worker in self.living:
+            update = Update.read(self._records[worker])
+            self._heard[worker] = None
+            if update.kind == Said.GRADIENT:
+                wire.wait(self._arriving.pop(worker))
+            elif update.kind == Said.FAILED:
+                self.failed.add(worker)
 
     @property
     def bytes_of_update(self) -> tuple[int, int]:
@@ -255,20 +277,16 @@ class MessageClient(Client):
                 return order
             pause.rest()
 
-    def _is_told(self) -> bool:
-        """Whether an order is there."""
+    def poll(self) -> Order | None:
         if self._listening is None:
             self._listening = wire.receive_into(self._world, self._record.view(np.uint8), 0, _ORDER_TAG)
         try:
-            return wire.is_done(self._listening)
+            if not wire.is_done(self._listening):
+                return None
         except wire.mpi_error() as error:
             if wire.is_death(error):
                 raise ParallelError("the master died; resume from the last checkpoint with --resume") from error
             raise
-
-    def poll(self) -> Order | None:
-        if not self._is_told():
-            return None
         self._listening = None
         order = Order.read(self._record[0])
         if order.topology:
@@ -315,14 +333,8 @@ class MessageClient(Client):
         update.version = self._version
         update.write(self._said[0])
         self._sending += wire.send(self._world, self._said.view(np.uint8), 0, _UPDATE_TAG)
-        wire.wait(self._sending, interrupted=self._is_given_up)
+        wire.wait(self._sending)
         self._sending = []
-
-    def _is_given_up(self) -> bool:
-        """Raise if the master has given up, and receives nothing any more."""
-        if self._is_told() and (order := Order.read(self._record[0])).kind == Do.ABORT:
-            raise ParallelError(order.text)
-        return False
 
     def own_model(self, net: SparseMLP, state: TrainState) -> None:
         """Let the engine go: the network is this process's own already, and the master sends the slots."""
