@@ -7,6 +7,8 @@ import json
 import math
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +105,18 @@ class Master:
             tensors, _ = self.engine.net.to_tensors()
             history = np.frombuffer(json.dumps(self.host.history_rows).encode(), np.uint8)
             for worker in self.server.living:
-                wire.send_tensors(self.world, tensors | {"history": history}, worker + 1, FINAL_TAG)
+                with self._mourned(worker):
+                    wire.send_tensors(self.world, tensors | {"history": history}, worker + 1, FINAL_TAG)
+
+    @contextmanager
+    def _mourned(self, worker: int) -> Iterator[None]:
+        """Go on without a worker that dies meanwhile."""
+        try:
+            yield
+        except wire.mpi_error() as error:
+            if not wire.is_death(error):
+                raise
+            self.server.lost.add(worker)
 
     def _is_local_next(self) -> bool:
         return self.state.epoch < self.host.epochs and not self._signal and self.host.stop_reason is None
@@ -266,8 +279,7 @@ class Master:
         self.tally.master(idle_seconds=time.perf_counter() - started)
         self._signal = self._signal or self.host.received() or 0
         self._idle = [k for k in self._idle if k not in self.server.lost]
-        if not self.server.living:
-            raise ParallelError("every worker died; resume from the last checkpoint with --resume")
+        self._check_living()
         if update is None:
             return None
         self._sent[update.worker] = update.sent
@@ -278,6 +290,10 @@ class Master:
             raise ParallelError(f"rank {update.worker + 1} failed: {update.text}")
         self._signal = self._signal or update.stop
         return update
+
+    def _check_living(self) -> None:
+        if not self.server.living:
+            raise ParallelError("every worker died; resume from the last checkpoint with --resume")
 
     def _apply(self, staleness: int) -> None:
         started = time.perf_counter()
@@ -349,7 +365,8 @@ class Master:
         for worker in server.living:
             server.send(worker, Order(Do.LOCAL, epoch=host.notes["local_from"], argument=int(resumed)))
         for worker in server.living:
-            wire.send_tensors(self.world, tensors, worker + 1, STATE_TAG)
+            with self._mourned(worker):
+                wire.send_tensors(self.world, tensors, worker + 1, STATE_TAG)
         self._await_ready()
         server.own_model(net, state)
         server.free_model()
@@ -396,7 +413,15 @@ class Master:
         epochs: dict[int, dict[int, Update]] = {}
         done: set[int] = set()
         evolutions = samples = 0
-        while not done >= set(server.living) and not self._signal:
+        following = len(host.history_rows) + 1
+        while not self._signal:
+            # every time: a worker that died may have been the last that an epoch waited for
+            while following < host.epochs and set(epochs.get(following, ())) >= set(server.living):
+                host.add_row(self._row(following, epochs.pop(following)))
+                following += 1
+            if done >= set(server.living):
+                self._last_row = self._row(host.epochs, epochs[host.epochs])
+                break
             update = self._early.pop(0) if self._early else self._receive()
             if update is None:
                 continue
@@ -407,12 +432,6 @@ class Master:
                 epochs.setdefault(update.epoch, {})[update.worker] = update
                 samples += update.samples
                 self.tally.worked(update.worker, update.train_seconds + update.evolve_seconds)
-            following = len(host.history_rows) + 1
-            while following < host.epochs and set(epochs.get(following, ())) >= set(server.living):
-                host.add_row(self._row(following, epochs.pop(following)))
-                following += 1
-        if not self._signal:
-            self._last_row = self._row(host.epochs, epochs[host.epochs])
         return evolutions, samples
 
     def _stop_local(self) -> None:
@@ -429,11 +448,14 @@ class Master:
     def _gather(self, evolutions: int) -> None:
         """Average what the workers have, layer by layer, and make it sparse again (eq. 2)."""
         net, state, host, threads = self.engine.net, self.state, self.host, self.engine.threads
-        sources = self.server.living
-        for worker in sources:
+        for worker in self.server.living:
             self.server.send(worker, Order(Do.GATHER))
         for layer in net.layers:
-            parts = [wire.receive_tensors(self.world, worker + 1, GATHER_TAG) for worker in sources]
+            parts = []
+            for worker in self.server.living:
+                with self._mourned(worker):
+                    parts.append(wire.receive_tensors(self.world, worker + 1, GATHER_TAG))
+            self._check_living()
             patterns = [
                 Pattern(layer.n_in, layer.n_out, part["row_ptr"], part["col_idx"], validate=False) for part in parts
             ]
