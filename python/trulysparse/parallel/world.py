@@ -202,6 +202,43 @@ def check_shm(n_bytes: int) -> None:
         )
 
 
+def check_launch(strategy_name: str, minimum: int) -> int:
+    """Start MPI, and see that enough processes were started by the right mpiexec.
+
+    Parameters
+    ----------
+    strategy_name : str
+        As in ``--parallel``, for messages.
+    minimum : int
+        How many processes it takes.
+
+    Returns
+    -------
+    int
+        The rank of this process.
+
+    Raises
+    ------
+    ParallelError
+        MPI is missing, mpiexec is another MPI's than mpi4py's, or there are too few processes.
+    """
+    mpi = import_mpi()
+    size = mpi.COMM_WORLD.Get_size()
+    start = f"mpiexec -n {max(minimum, 3)} trulysparse train ... --parallel {strategy_name}"
+    launcher = _launcher()
+    if size == 1 and launcher is not None and launcher[1] > 1:
+        raise _mismatch(launcher, mpi.get_vendor()[0])
+    if size == 1:
+        raise ParallelError(
+            f"{strategy_name} needs at least {minimum} processes, and this one is alone: start it with {start}"
+        )
+    if size < minimum:
+        raise ParallelError(
+            f"{strategy_name} needs at least {minimum} processes, and there are {size}: start it with {start}"
+        )
+    return int(mpi.COMM_WORLD.Get_rank())
+
+
 class World:
     """The ranks of a run; made by :meth:`open`, on every rank.
 
@@ -266,21 +303,8 @@ class World:
             MPI is missing, mpiexec is another MPI's than mpi4py's, there are too few processes, or they differ in
             the version of trulysparse or in the instruction set.
         """
-        mpi = import_mpi()
-        size = mpi.COMM_WORLD.Get_size()
-        start = f"mpiexec -n {max(minimum, 3)} trulysparse train ... --parallel {strategy_name}"
-        launcher = _launcher()
-        if size == 1 and launcher is not None and launcher[1] > 1:
-            raise _mismatch(launcher, mpi.get_vendor()[0])
-        if size == 1:
-            raise ParallelError(
-                f"{strategy_name} needs at least {minimum} processes, and this one is alone: start it with {start}"
-            )
-        if size < minimum:
-            raise ParallelError(
-                f"{strategy_name} needs at least {minimum} processes, and there are {size}: start it with {start}"
-            )
-        return cls(mpi)
+        check_launch(strategy_name, minimum)
+        return cls(import_mpi())
 
     def close(self) -> None:
         """Give the communicators back; all ranks call it, and none may use this world afterwards."""
