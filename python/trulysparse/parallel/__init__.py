@@ -2,6 +2,6 @@
 """Training one network in several processes, over MPI."""
 
 from trulysparse.parallel.report import ParallelReport
-from trulysparse.parallel.strategies import PARALLEL, WASAP, WASSP, Parallel, get_parallel
+from trulysparse.parallel.strategies import PARALLEL, TRANSPORTS, WASAP, WASSP, Parallel, get_parallel
 
-__all__ = ["PARALLEL", "WASAP", "WASSP", "Parallel", "ParallelReport", "get_parallel"]
+__all__ = ["PARALLEL", "TRANSPORTS", "WASAP", "WASSP", "Parallel", "ParallelReport", "get_parallel"]

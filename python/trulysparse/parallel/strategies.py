@@ -68,6 +68,17 @@ class Parallel(Configurable):
         busy = max(1, world.node_size - (self.masters if world.node_of[0] == world.node_of[world.rank] else 0))
         return max(1, _kernels.default_threads() // busy) if asked is None else _kernels.resolve_threads(asked)
 
+    def prepare(self, net: SparseMLP, optimizer: Optimizer, epochs: int, threads: int, world: World) -> str | None:
+        """Check cores and memory before anything is shared out; all ranks call this.
+
+        Returns
+        -------
+        str or None
+            On rank 0, what the run will take.
+        """
+        world.check_cores(threads, range(self.masters, world.size))
+        return None
+
     def train(self, host: Host, world: World) -> tuple[int, ParallelReport | None]:
         """Carry out the run; all ranks call this.
 
@@ -119,6 +130,21 @@ class ParameterServer(Parallel):
     def rate(self, optimizer: Optimizer, progress: Progress, workers: int, staleness: int) -> float:
         """Return the learning rate of the update that comes next."""
         return optimizer.lr_at(progress) * self.rate_factor(progress.finished_epochs, workers)
+
+    def prepare(self, net: SparseMLP, optimizer: Optimizer, epochs: int, threads: int, world: World) -> str | None:
+        from trulysparse.parallel.budget import check_budgets, plan_budgets
+        from trulysparse.parallel.transports import choose
+
+        super().prepare(net, optimizer, epochs, threads, world)
+        transport = choose(self.transport, world.nodes)
+        if world.rank > 0:
+            check_budgets(world, None)
+            return None
+        local = self.first_local_epoch(epochs) < epochs
+        budgets = plan_budgets(net, optimizer.slots, world.node_of, shared=transport == "shared", local=local)
+        check_budgets(world, budgets)
+        of = "" if len(budgets) == 1 else " of the first node"
+        return f"{self.workers(world.size)} workers, transport {transport}; memory for models{of}: {budgets[0]}"
 
     def train(self, host: Host, world: World) -> tuple[int, ParallelReport | None]:
         from trulysparse.parallel.master import Master

@@ -19,7 +19,7 @@ from trulysparse.parallel.batches import shard
 from trulysparse.parallel.master import FINAL_TAG, GATHER_TAG, STATE_TAG
 from trulysparse.parallel.transport import Do, Order, Said, Update
 from trulysparse.parallel.transports import open_client
-from trulysparse.parallel.world import rank_memory
+from trulysparse.parallel.world import mark_told, rank_memory
 
 if TYPE_CHECKING:
     from trulysparse.parallel.host import Host
@@ -77,12 +77,13 @@ class Worker:
                     self._finish(order)
                     return order.argument
                 if order.kind == Do.ABORT:
-                    raise ParallelError(order.text)
+                    raise mark_told(ParallelError(order.text))
                 self._carry_out(order)
         except ParallelError:
             raise
         except BaseException as error:
             self._say(Update(Said.FAILED, text=f"{type(error).__name__}: {error}"))
+            mark_told(error)
             raise
         finally:
             if not self._keeps:
@@ -188,7 +189,7 @@ class Worker:
             told = self.client.poll()
             if told is not None:
                 if told.kind == Do.ABORT:
-                    raise ParallelError(told.text)
+                    raise mark_told(ParallelError(told.text))
                 return told
         judge = state.epoch % self.workers == self.worker
         row = host.close_epoch(per_epoch * size, validate=judge)

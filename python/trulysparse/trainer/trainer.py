@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import numbers
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -328,6 +329,9 @@ class Trainer:
             if main:
                 self._check_run(epochs)
         self._engine.threads = parallel.threads(world, self.threads)
+        taken = parallel.prepare(self.net, self.optimizer, epochs, self._engine.threads, world)
+        if taken is not None and self.progress:
+            print(taken, file=sys.stderr)
         callbacks = self._all_callbacks() if main else CallbackList([])
         with StopSignals() as signals:
             callbacks.on_fit_start(self)
@@ -377,7 +381,8 @@ class Trainer:
         """Rebuild a trainer from a checkpoint (file or run directory); call `fit` with the same data to go on.
 
         The finished run is bit for bit the one that would not have been interrupted. `overrides` may set `threads`,
-        `callbacks`, `checkpoint`, `checkpoint_every` and `progress`.
+        `callbacks`, `checkpoint`, `checkpoint_every` and `progress`; and, in a parallel run, ``outline=True`` on ranks
+        other than 0, which then take no memory for a network that rank 0 sends them.
 
         Raises
         ------
