@@ -93,6 +93,7 @@ class Worker:
 
     def _finish(self, order: Order) -> None:
         """Take the trained network, if it comes."""
+        self.world.broken = order.batch > 0
         if not order.argument:
             self.host.end_worker()
         if order.number:

@@ -347,6 +347,7 @@ class Trainer:
                 if main and not host.concluded:
                     self.conclude(callbacks, save=False)
                 self._versions = self._net_versions()
+        world.close()
         if signal:
             raise TrainingInterrupted(signal, None if self.checkpoint is None else str(self.checkpoint))
         return self.history
