@@ -20,6 +20,7 @@ from trulysparse.parallel.master import FINAL_TAG, GATHER_TAG, STATE_TAG
 from trulysparse.parallel.transport import Do, Order, Said, Update
 from trulysparse.parallel.transports import open_client
 from trulysparse.parallel.world import mark_told, rank_memory
+from trulysparse.topology import Static
 
 if TYPE_CHECKING:
     from trulysparse.parallel.host import Host
@@ -155,6 +156,8 @@ class Worker:
         self._say(Update(Said.READY))
         client.free_model()
         engine.seed = worker_seed(host.seed, self.worker)
+        if not self.strategy.local_topology:
+            run.topology, run.pruning = Static(), None
         state = engine.state
         if resumed:
             for row in host.history_rows:
