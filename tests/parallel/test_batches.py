@@ -21,9 +21,13 @@ def every(batches: int, epochs: range) -> Counter[tuple[int, int]]:
 def drain(pool: Batches, workers: int, random: st.DataObject | None = None) -> list[Ticket]:
     """Take until nothing is left, as workers of any speed would."""
     tickets = []
-    while (ticket := pool.take(0 if random is None else random.draw(st.integers(0, workers - 1)))) is not None:
+    while True:
+        empty = pool.is_empty
+        ticket = pool.take(0 if random is None else random.draw(st.integers(0, workers - 1)))
+        assert empty == (ticket is None)
+        if ticket is None:
+            return tickets
         tickets.append(ticket)
-    return tickets
 
 
 @given(st.integers(1, 200), st.integers(1, 17))
@@ -52,6 +56,7 @@ def test_batches_of_lost_workers_are_handed_out_again(sizes: tuple[int, int, int
         if lost < 10 and data.draw(st.booleans()):
             lost += 1
             pool.give_back(ticket)
+            assert not pool.is_empty
         else:
             done.append(ticket)
     assert Counter((t.epoch, t.batch) for t in done) == every(batches, range(epochs))

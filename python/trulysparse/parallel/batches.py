@@ -101,6 +101,13 @@ class Batches:
         self.number += 1
         return ticket
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left to take; a ticket may still come back."""
+        if self._returned or any(start < stop for start, stop in self._shards):
+            return False
+        return self.epoch + bool(self._shards) >= self.end
+
     def give_back(self, ticket: Ticket) -> None:
         """Take back the ticket of a worker that was lost; the next one to ask gets it."""
         self._returned.append(ticket)

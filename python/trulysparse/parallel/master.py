@@ -174,6 +174,8 @@ class Master:
     def _ready(self, pool: Batches, flying: int) -> bool:
         """Carry out the evolution that stands before the next ticket; False while it has to wait for other workers."""
         state, server = self.state, self.server
+        if pool.is_empty:  # the evolution that stands before a local epoch is the workers', and after the last is none
+            return True
         at = state.step + flying if server.holds else state.step
         progress = self._progress(at)
         if (at == state.step and state.evolved) or not self.run.acts(progress):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import socket
@@ -50,6 +49,7 @@ def import_mpi() -> Any:
 
         if "mpi4py.MPI" not in sys.modules:
             mpi4py.rc.initialize = False
+            mpi4py.rc.finalize = True  # at exit, and after an exception under -m mpi4py it ends the other ranks
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", _SUSPICIOUS, RuntimeWarning)
             from mpi4py import MPI
@@ -66,13 +66,7 @@ def import_mpi() -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", _SUSPICIOUS, RuntimeWarning)
             MPI.Init_thread(MPI.THREAD_SERIALIZED)
-        atexit.register(_finalize, MPI)
     return MPI
-
-
-def _finalize(mpi: Any) -> None:
-    if mpi.Is_initialized() and not mpi.Is_finalized():
-        mpi.Finalize()
 
 
 def _mismatch(launcher: tuple[str, int], library: str) -> ParallelError:
