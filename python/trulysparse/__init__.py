@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         small_dense,
     )
     from .optim import SGD, Adam, Constant, Cosine, HotStart, MultiStep, StepDecay, Warmup
+    from .parallel import WASAP, WASSP, Parallel, ParallelReport
     from .topology import (
         DSR,
         GMP,
@@ -137,6 +138,7 @@ _HOMES = {
         "small_dense",
     ),
     "optim": ("Adam", "Constant", "Cosine", "HotStart", "MultiStep", "SGD", "StepDecay", "Warmup"),
+    "parallel": ("Parallel", "ParallelReport", "WASAP", "WASSP"),
     "topology": (
         "GMP",
         "SET",
@@ -188,6 +190,8 @@ __all__ = [
     "SGD",
     "SNFS",
     "SNIP",
+    "WASAP",
+    "WASSP",
     "Adam",
     "AllReLU",
     "BestModel",
@@ -228,7 +232,9 @@ __all__ = [
     "MultiStep",
     "Normal",
     "PReLU",
+    "Parallel",
     "ParallelError",
+    "ParallelReport",
     "ParallelWarning",
     "Pattern",
     "PatternError",

@@ -19,7 +19,7 @@ from trulysparse.data import Dataset
 from trulysparse.errors import ConfigError, DensityWarning
 from trulysparse.model import SparseMLP
 from trulysparse.parallel import PARALLEL, TRANSPORTS
-from trulysparse.parallel.world import check_launch
+from trulysparse.parallel.world import World, check_launch
 from trulysparse.topology import TOPOLOGIES
 from trulysparse.trainer import Callback, EarlyStopping, History, Trainer, TrainingInterrupted
 from trulysparse.trainer.checkpoint import FILE_NAME as CHECKPOINT
@@ -330,6 +330,35 @@ def run(arguments: argparse.Namespace) -> None:
     config = _configure(arguments)
     main = _rank(config) == 0
     arguments.quiet = arguments.quiet or not main
+    if "parallel" in config.tables:  # what goes wrong is shared, so that no process waits for one that failed
+        world = World.open(config.get("parallel", "name", "wasap"), 1)
+        with world.together("preparing the run"):
+            trainer, data, directory = _make_ready(arguments, config, main)
+        world.close()
+    else:
+        trainer, data, directory = _make_ready(arguments, config, main)
+    net, epochs = trainer.net, config.get("fit", "epochs")
+    if not arguments.quiet:
+        print(data, file=sys.stderr)
+        print(net.summary(), file=sys.stderr)
+    try:
+        trainer.fit(data.X_train, data.y_train, epochs=epochs, validation=_validation(config, data))
+    except TrainingInterrupted:
+        # a signal while the last epoch was closed came too late to stop anything
+        if not trainer.finished:
+            raise
+    if not main:
+        return
+    if directory is not None:
+        net.save(directory / MODEL)
+        if trainer.parallel_report is not None:
+            trainer.parallel_report.to_json(directory / REPORT)
+        _draw_curve(trainer.history, directory / CURVE)
+    _report(net, trainer, data, directory)
+
+
+def _make_ready(arguments: argparse.Namespace, config: RunConfig, main: bool) -> tuple[Trainer, Dataset, Path | None]:
+    """Load the data, and make the trainer or read it from its checkpoint."""
     directory = _directory(arguments, main)
     early_stopping = config.callbacks()
     data = config.load_data()
@@ -355,24 +384,7 @@ def run(arguments: argparse.Namespace) -> None:
         if directory is None and config.get("trainer", "checkpoint_every") is not None:
             raise ConfigError("checkpoints need a place: add --out DIR to checkpoint_every")
         trainer = Trainer(net, **settings, **_for_one(config.trainer_arguments(), arguments))
-    net = trainer.net
-    if not arguments.quiet:
-        print(data, file=sys.stderr)
-        print(net.summary(), file=sys.stderr)
-    try:
-        trainer.fit(data.X_train, data.y_train, epochs=epochs, validation=_validation(config, data))
-    except TrainingInterrupted:
-        # a signal while the last epoch was closed came too late to stop anything
-        if not trainer.finished:
-            raise
-    if not main:
-        return
-    if directory is not None:
-        net.save(directory / MODEL)
-        if trainer.parallel_report is not None:
-            trainer.parallel_report.to_json(directory / REPORT)
-        _draw_curve(trainer.history, directory / CURVE)
-    _report(net, trainer, data, directory)
+    return trainer, data, directory
 
 
 def _draw_curve(history: History, path: Path) -> None:

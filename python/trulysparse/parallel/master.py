@@ -24,7 +24,7 @@ from trulysparse.parallel.batches import Batches, Ticket
 from trulysparse.parallel.report import ParallelReport, Tally
 from trulysparse.parallel.transport import Do, Order, Said, Server, Update
 from trulysparse.parallel.transports import open_server
-from trulysparse.parallel.world import rank_memory
+from trulysparse.parallel.world import mark_told, rank_memory
 
 if TYPE_CHECKING:
     from trulysparse.parallel.host import Host
@@ -73,8 +73,9 @@ class Master:
         """Where the run stands."""
         return self.engine.state
 
-    def train(self) -> tuple[int, ParallelReport]:
-        """Carry out the run and return the signal that ended it (0: none), and what was measured."""
+    def train(self) -> tuple[int, ParallelReport | None]:
+        """Carry out the run and return the signal that ended it (0: none), and what was measured, if anything."""
+        begun = self.state.step
         first_local = self.strategy.first_local_epoch(self.host.epochs)
         try:
             if self.state.epoch < first_local:
@@ -87,18 +88,21 @@ class Master:
         except BaseException as error:
             for worker in self.server.living:
                 self.server.send(worker, Order(Do.ABORT, text=f"the master failed: {error}"))
+            mark_told(error)
             raise
         finally:
             if self.server.has_model:
                 self.server.own_model(self.engine.net, self.state)
             self.server.close()
-        return self._signal, self._report()
+        return self._signal, self._report() if self.state.step > begun else None
 
     def _finish(self) -> None:
         """Let the workers go, with the trained network if they are to have it."""
         gives = self.strategy.broadcast and not self._signal
         for worker in self.server.living:
-            self.server.send(worker, Order(Do.FINISH, number=int(gives), argument=self._signal))
+            order = Order(Do.FINISH, number=int(gives), batch=len(self.server.lost), argument=self._signal)
+            self.server.send(worker, order)
+        self.world.broken = bool(self.server.lost)
         if gives:
             tensors, _ = self.engine.net.to_tensors()
             history = np.frombuffer(json.dumps(self.host.history_rows).encode(), np.uint8)

@@ -14,12 +14,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from trulysparse import _kernels
 from trulysparse.errors import ParallelError, ParallelWarning
+
+E = TypeVar("E", bound=BaseException)
 
 _EAGER_POLLS = 50
 _FIRST_SLEEP_SECONDS = 20e-6
@@ -100,6 +102,25 @@ def _launcher() -> tuple[str, int] | None:
     if rank is not None:
         return "a launcher that speaks PMIx", rank + 1
     return None
+
+
+def mark_told(error: E) -> E:
+    """Note that the other ranks know of an error, or brought it: they end by themselves, and rank 0 says it."""
+    error.told = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether `mark_told` noted it."""
+    return getattr(error, "told", False)
+
+
+def launched_rank() -> int | None:
+    """Return the number that mpiexec or srun gave this process; MPI is not started to find out."""
+    if not launched():
+        return None
+    names = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+    return next((rank for rank in map(_number, names) if rank is not None), None)
 
 
 def launched() -> bool:
@@ -202,6 +223,14 @@ def check_shm(n_bytes: int) -> None:
         )
 
 
+def end_all(code: int) -> None:
+    """End all ranks at once, where there are others that would wait for this one; else do nothing."""
+    mpi = getattr(sys.modules.get("mpi4py"), "MPI", None)
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized() and mpi.COMM_WORLD.Get_size() > 1:
+        sys.stderr.flush()
+        mpi.COMM_WORLD.Abort(code)
+
+
 def check_launch(strategy_name: str, minimum: int) -> int:
     """Start MPI, and see that enough processes were started by the right mpiexec.
 
@@ -259,6 +288,8 @@ class World:
         The host name of each rank.
     library : str
         "MPICH", "Open MPI", ...
+    broken : bool
+        Whether a rank has died since, so that nothing collective may be called; who notices sets it.
     """
 
     def __init__(self, mpi: Any) -> None:
@@ -269,6 +300,7 @@ class World:
         self.node = self.comm.Split_type(mpi.COMM_TYPE_SHARED, self.rank)
         self.node_rank: int = self.node.Get_rank()
         self.node_size: int = self.node.Get_size()
+        self.broken = False
         self.library: str = mpi.get_vendor()[0]
         node_group, group = self.node.Get_group(), self.comm.Get_group()
         leader = int(mpi.Group.Translate_ranks(node_group, [0], group)[0])
@@ -307,7 +339,12 @@ class World:
         return cls(import_mpi())
 
     def close(self) -> None:
-        """Give the communicators back; all ranks call it, and none may use this world afterwards."""
+        """Give the communicators back; all ranks call it, and none may use this world afterwards.
+
+        Where a rank has died (`broken`) nothing is done: it could not take part.
+        """
+        if self.broken:
+            return
         self.node.Free()
         self.comm.Free()
 
@@ -390,7 +427,7 @@ class World:
             return
         groups = {errors[rank]: [other for other in failed if errors[other] == errors[rank]] for rank in failed}
         listed = "; ".join(f"{_ranks(ranks)}: {text}" for text, ranks in groups.items())
-        raise ParallelError(f"failed while {doing}: {listed}" if doing else f"failed: {listed}")
+        raise mark_told(ParallelError(f"failed while {doing}: {listed}" if doing else f"failed: {listed}"))
 
     @contextmanager
     def together(self, doing: str) -> Iterator[None]:
@@ -413,6 +450,7 @@ class World:
                 self.agree(f"{name}: {text}" if text else name, doing)
             except ParallelError as others:
                 error.add_note(f"trulysparse told the other ranks: {others}")
+                mark_told(error)
             raise
         self.agree(None, doing)
 
