@@ -88,6 +88,7 @@ class Link:
             done = wire.wait(requests, interrupted=self._hears)
         except wire.mpi_error() as error:
             _abandoned.extend(requests)
+            self.world.broken = True
             raise ParallelError(
                 f"rank {self.world.rank} lost another rank ({error}); resume from the last checkpoint with --resume"
             ) from error

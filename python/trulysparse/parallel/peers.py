@@ -25,7 +25,7 @@ from trulysparse.parallel.link import Floats, Link, Mean, Numbers, Sharing
 from trulysparse.parallel.report import ParallelReport, Tally
 from trulysparse.parallel.serverless import AllReduce, Decentralized, Serverless
 from trulysparse.parallel.worker import worker_seed
-from trulysparse.parallel.world import rank_memory
+from trulysparse.parallel.world import mark_told, rank_memory
 
 if TYPE_CHECKING:
     from trulysparse.parallel.host import Host
@@ -86,9 +86,11 @@ class Peer(ABC, Generic[S]):
             self._end()
             report = self._report()
         except FoundByAll as found:
-            raise found.error from None
+            raise mark_told(found.error) from None
         except BaseException as error:
             self.link.tell(error)
+            if not self.world.broken:
+                mark_told(error)
             raise
         finally:
             self.engine.own_gradient()

@@ -127,7 +127,7 @@ class ParameterServer(Parallel):
         self.phase_two = check_number(self.phase_two, f"phase_two of {where}", low=0, high=1)
         if self.transport not in TRANSPORTS:
             raise ConfigError(f"transport of {where} must be one of {', '.join(TRANSPORTS)}, got {self.transport!r}")
-        for name in ("local_topology", "broadcast", "staleness_aware", "scale_lr"):
+        for name in ("local_topology", "broadcast", "staleness_aware"):
             value = getattr(self, name, False)
             if not isinstance(value, bool):
                 raise ConfigError(f"{name} of {where} must be true or false, got {value!r}")
