@@ -337,6 +337,12 @@ for parallel in (AllReduce(), Decentralized(every=2)):
         assert go_on.state.epoch == 3 and go_on.state.step == 3 * go_on.steps_per_epoch
     on(3)
 
+    # without the broadcast rank 0 alone has the network
+    alone = fit(trainer(type(parallel)(broadcast=False)))
+    assert (alone.net.connections > 0) == (me == 0)
+    given = fit(trainer(type(parallel)()))
+    assert me > 0 or network(alone.net) == network(given.net)
+
     # a callback of rank 0 ends the run on all
     stop = ts.LambdaCallback(on_epoch_end=lambda trainer, row: row["epoch"] == 2 and trainer.stop("enough"))
     some = fit(trainer(parallel, callbacks=[stop]))

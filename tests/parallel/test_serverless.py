@@ -35,8 +35,11 @@ def test_everyone_meets_everyone_in_the_long_run(size: int) -> None:
 @pytest.mark.parametrize(
     ("config", "strategy"),
     [
-        ({"name": "allreduce", "scale_lr": False, "warmup_epochs": 2}, AllReduce(scale_lr=False, warmup_epochs=2)),
-        ({"name": "decentralized", "every": 5}, Decentralized(every=5)),
+        (
+            {"name": "allreduce", "scale_lr": False, "warmup_epochs": 2, "broadcast": True},
+            AllReduce(scale_lr=False, warmup_epochs=2),
+        ),
+        ({"name": "decentralized", "every": 5, "broadcast": False}, Decentralized(every=5, broadcast=False)),
     ],
 )
 def test_a_strategy_is_its_configuration(config: dict[str, Any], strategy: AllReduce | Decentralized) -> None:
@@ -55,6 +58,8 @@ def test_a_strategy_is_its_configuration(config: dict[str, Any], strategy: AllRe
         (lambda: WASSP(scale_lr="no"), "scale_lr of WASSP"),  # type: ignore[arg-type]
         (lambda: AllReduce(warmup_epochs=-1), "warmup_epochs of AllReduce"),
         (lambda: Decentralized(every=0), "every of Decentralized"),
+        (lambda: AllReduce(broadcast=1), "broadcast of AllReduce must be true or false, got 1"),  # type: ignore[arg-type]
+        (lambda: Decentralized(broadcast=None), "broadcast of Decentralized"),  # type: ignore[arg-type]
     ],
 )
 def test_settings_out_of_range_are_refused(build: Any, what: str) -> None:

@@ -146,7 +146,9 @@ class Peer(ABC, Generic[S]):
         elif main:
             host.conclude()
         self.link.share([0.0])  # rank 0 may fail there, and tells
-        if self.signal:
+        if self.signal or not self.strategy.broadcast:
+            if not main:
+                host.empty_network()  # it may not be what rank 0 ended with
             return
         tensors = None
         if main:

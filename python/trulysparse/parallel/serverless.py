@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trulysparse.errors import ConfigError
 from trulysparse.model import SparseMLP
 from trulysparse.model.registry import check_integer
 from trulysparse.optim import Optimizer
@@ -23,6 +24,11 @@ class Serverless(Parallel):
     masters = 0
     copies = 0
     """Arrays as long as all parameters that a process needs beside its network."""
+    broadcast: bool
+
+    def _check_broadcast(self) -> None:
+        if not isinstance(self.broadcast, bool):
+            raise ConfigError(f"broadcast of {type(self).__name__} must be true or false, got {self.broadcast!r}")
 
     def steps_per_epoch(self, batches: int, workers: int) -> int:
         return batches // workers
@@ -58,13 +64,16 @@ class AllReduce(LinearScaling, Serverless):
         False: the learning rate stays what it is.
     warmup_epochs : int
         How long it grows.
+    broadcast : bool
+        Whether every process has the trained network in the end; False: only rank 0.
     """
 
     copies = 2
 
-    def __init__(self, *, scale_lr: bool = True, warmup_epochs: int = 5) -> None:
-        self.scale_lr, self.warmup_epochs = scale_lr, warmup_epochs
+    def __init__(self, *, scale_lr: bool = True, warmup_epochs: int = 5, broadcast: bool = True) -> None:
+        self.scale_lr, self.warmup_epochs, self.broadcast = scale_lr, warmup_epochs, broadcast
         self._check_scaling()
+        self._check_broadcast()
 
     def train(self, host: Host, world: World) -> tuple[int, ParallelReport | None]:
         from trulysparse.parallel.peers import AllReducePeer
@@ -94,11 +103,15 @@ class Decentralized(Serverless):
     ----------
     every : int
         Steps between two exchanges.
+    broadcast : bool
+        Whether every process has the trained network in the end; False: only rank 0.
     """
 
     copies = 3
 
-    def __init__(self, *, every: int = 8) -> None:
+    def __init__(self, *, every: int = 8, broadcast: bool = True) -> None:
+        self.broadcast = broadcast
+        self._check_broadcast()
         self.every = check_integer(every, "every of Decentralized", low=1)
 
     def train(self, host: Host, world: World) -> tuple[int, ParallelReport | None]:
