@@ -353,6 +353,7 @@ class GossipPeer(Peer[Decentralized]):
         """Make room for the parameters in one array, for the network as it is now."""
         self._layout = Layout.of(self.engine.net)
         self._flat: Floats = _kernels.aligned_zeros(self._layout.size)
+        self._theirs: Floats = _kernels.aligned_empty(self._layout.size)
         self._mean = Mean(self.link, self._layout.size, self.engine.threads)
         self._note_size()
 
@@ -387,8 +388,8 @@ class GossipPeer(Peer[Decentralized]):
         other = partner(self.host.seed, number, self.rank, self.workers)
         if other is not None:
             self._layout.copy_values(self.engine.net, self._flat)
-            theirs = self.link.exchange(self._flat, other)
-            pair = [self._flat, theirs] if self.rank < other else [theirs, self._flat]
+            self.link.exchange(self._flat, self._theirs, other)
+            pair = [self._flat, self._theirs] if self.rank < other else [self._theirs, self._flat]
             _kernels.average(pair, self._flat, self.engine.threads)
             self._put_back()
         # a round late: all ranks decide alike, and none waits for more than its partner

@@ -86,17 +86,17 @@ class Decentralized(Serverless):
     """Every process trains a network of its own on its shard, and averages it with that of a random other, at times.
 
     Every `every` steps the processes pair up at random (one rests if their number is odd), and both of a pair go on
-    with the mean of their weights, biases and trained activations; nobody waits for more than its partner, and runs
-    ahead by two such rounds at most. All have the same connections at all times: before an evolution the networks are
-    averaged over all processes, exactly, and then each process rewires (and prunes) its own in the same way, with the
-    seed of the run. Dropout is drawn separately by each. Momentum stays where it is, and is never averaged. In the end
-    the networks are averaged.
+    with the mean of their weights, biases and trained activations; nobody waits for others than its partner, unless
+    they are more than such a round behind. All have the same connections at all times: before an evolution the
+    networks are averaged over all processes, exactly, and then each process rewires (and prunes) its own in the same
+    way, with the seed of the run. Dropout is drawn separately by each. Momentum stays where it is, and is never
+    averaged. In the end the networks are averaged.
 
     This is gossip averaging of models (as in Lian et al. 2017, arXiv:1705.09056, with a random matching for a fixed
-    graph) for networks that change their connections together. It is not a server without a place: between two
-    evolutions no process knows the network of the others, and what a row of the history says of the validation data is
-    said of rank 0's network alone, but for the last epoch. So is a checkpoint, unless a signal ended the run: a resumed
-    run starts all processes from it. The learning rate is that of one process. For a given number of processes the
+    graph) for networks that change their connections together. It is not training of one network: between two
+    evolutions every process has its own, and the validation columns of the history are those of rank 0's network,
+    except after the last epoch. A checkpoint holds rank 0's network, or the mean of all if a signal ended the run, and
+    rank 0's momentum; a resumed run starts all processes from it. The learning rate is that of one process. For a given number of processes the
     result is reproducible, bit for bit, up to the instruction set, unless the run was resumed.
 
     Parameters
