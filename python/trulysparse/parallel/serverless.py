@@ -96,8 +96,8 @@ class Decentralized(Serverless):
     graph) for networks that change their connections together. It is not training of one network: between two
     evolutions every process has its own, and the validation columns of the history are those of rank 0's network,
     except after the last epoch. A checkpoint holds rank 0's network, or the mean of all if a signal ended the run, and
-    rank 0's momentum; a resumed run starts all processes from it. The learning rate is that of one process. For a given number of processes the
-    result is reproducible, bit for bit, up to the instruction set, unless the run was resumed.
+    rank 0's momentum; a resumed run starts all processes from it. The learning rate is that of one process. For a given
+    number of processes the result is reproducible, bit for bit, up to the instruction set, unless the run was resumed.
 
     Parameters
     ----------
