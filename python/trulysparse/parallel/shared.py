@@ -16,7 +16,7 @@ from trulysparse.engine import Engine, Parameters, TrainState
 from trulysparse.errors import ParallelError
 from trulysparse.model import SparseMLP
 from trulysparse.parallel.board import Board, ModelStore, next_count, own_layer, own_network
-from trulysparse.parallel.transport import Client, Do, Order, Server, Update
+from trulysparse.parallel.transport import Client, Do, Order, Said, Server, Update
 from trulysparse.parallel.world import World, check_shm
 
 _SLICE_SECONDS = 0.1  # a wait wakes up so often, so that signals are handled and the dead are noticed
@@ -148,7 +148,8 @@ class SharedServer(Server):
                     update = Update.read(board.updates[worker])
                     update.worker = worker
                     _kernels.store_word(board.words, Board.read(worker), self._heard[worker])
-                    _kernels.wake_word(board.words, Board.read(worker))
+                    if update.kind != Said.GRADIENT:  # after that a worker says nothing before it is told
+                        _kernels.wake_word(board.words, Board.read(worker))
                     return update
             left = until - time.monotonic()
             if left <= 0:
