@@ -9,7 +9,6 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -331,7 +330,12 @@ def run(arguments: argparse.Namespace) -> None:
     config = _configure(arguments)
     main = _rank(config) == 0
     arguments.quiet = arguments.quiet or not main
-    with _together(config):
+    if "parallel" in config.tables:  # what goes wrong is shared, so that no process waits for one that failed
+        world = World.open(config.get("parallel", "name", "wasap"), 1)
+        with world.together("preparing the run"):
+            trainer, data, directory = _make_ready(arguments, config, main)
+        world.close()
+    else:
         trainer, data, directory = _make_ready(arguments, config, main)
     net, epochs = trainer.net, config.get("fit", "epochs")
     if not arguments.quiet:
@@ -351,13 +355,6 @@ def run(arguments: argparse.Namespace) -> None:
             trainer.parallel_report.to_json(directory / REPORT)
         _draw_curve(trainer.history, directory / CURVE)
     _report(net, trainer, data, directory)
-
-
-def _together(config: RunConfig) -> AbstractContextManager[None]:
-    """Share what goes wrong with the other processes of a parallel run, so that none waits for one that failed."""
-    if "parallel" not in config.tables:
-        return nullcontext()
-    return World.open(config.get("parallel", "name", "wasap"), 1).together("preparing the run")
 
 
 def _make_ready(arguments: argparse.Namespace, config: RunConfig, main: bool) -> tuple[Trainer, Dataset, Path | None]:

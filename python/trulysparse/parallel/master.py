@@ -100,7 +100,9 @@ class Master:
         """Let the workers go, with the trained network if they are to have it."""
         gives = self.strategy.broadcast and not self._signal
         for worker in self.server.living:
-            self.server.send(worker, Order(Do.FINISH, number=int(gives), argument=self._signal))
+            order = Order(Do.FINISH, number=int(gives), batch=len(self.server.lost), argument=self._signal)
+            self.server.send(worker, order)
+        self.world.broken = bool(self.server.lost)
         if gives:
             tensors, _ = self.engine.net.to_tensors()
             history = np.frombuffer(json.dumps(self.host.history_rows).encode(), np.uint8)

@@ -108,8 +108,10 @@ class ParameterServer(Parallel):
         self.phase_two = check_number(self.phase_two, f"phase_two of {where}", low=0, high=1)
         if self.transport not in TRANSPORTS:
             raise ConfigError(f"transport of {where} must be one of {', '.join(TRANSPORTS)}, got {self.transport!r}")
-        if not isinstance(self.local_topology, bool):
-            raise ConfigError(f"local_topology of {where} must be true or false, got {self.local_topology!r}")
+        for name in ("local_topology", "broadcast", "staleness_aware", "scale_lr"):
+            value = getattr(self, name, False)
+            if not isinstance(value, bool):
+                raise ConfigError(f"{name} of {where} must be true or false, got {value!r}")
 
     def first_local_epoch(self, epochs: int) -> int:
         """Return the epochs of phase one."""

@@ -20,6 +20,7 @@ from trulysparse.parallel.master import FINAL_TAG, GATHER_TAG, STATE_TAG
 from trulysparse.parallel.transport import Do, Order, Said, Update
 from trulysparse.parallel.transports import open_client
 from trulysparse.parallel.world import mark_told, rank_memory
+from trulysparse.topology import Static
 
 if TYPE_CHECKING:
     from trulysparse.parallel.host import Host
@@ -93,6 +94,7 @@ class Worker:
 
     def _finish(self, order: Order) -> None:
         """Take the trained network, if it comes."""
+        self.world.broken = order.batch > 0
         if not order.argument:
             self.host.end_worker()
         if order.number:
@@ -154,6 +156,8 @@ class Worker:
         self._say(Update(Said.READY))
         client.free_model()
         engine.seed = worker_seed(host.seed, self.worker)
+        if not self.strategy.local_topology:
+            run.topology, run.pruning = Static(), None
         state = engine.state
         if resumed:
             for row in host.history_rows:

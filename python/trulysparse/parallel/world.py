@@ -288,6 +288,8 @@ class World:
         The host name of each rank.
     library : str
         "MPICH", "Open MPI", ...
+    broken : bool
+        Whether a rank has died since, so that nothing collective may be called; who notices sets it.
     """
 
     def __init__(self, mpi: Any) -> None:
@@ -298,6 +300,7 @@ class World:
         self.node = self.comm.Split_type(mpi.COMM_TYPE_SHARED, self.rank)
         self.node_rank: int = self.node.Get_rank()
         self.node_size: int = self.node.Get_size()
+        self.broken = False
         self.library: str = mpi.get_vendor()[0]
         node_group, group = self.node.Get_group(), self.comm.Get_group()
         leader = int(mpi.Group.Translate_ranks(node_group, [0], group)[0])
@@ -336,7 +339,12 @@ class World:
         return cls(import_mpi())
 
     def close(self) -> None:
-        """Give the communicators back; all ranks call it, and none may use this world afterwards."""
+        """Give the communicators back; all ranks call it, and none may use this world afterwards.
+
+        Where a rank has died (`broken`) nothing is done: it could not take part.
+        """
+        if self.broken:
+            return
         self.node.Free()
         self.comm.Free()
 

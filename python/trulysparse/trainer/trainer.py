@@ -98,7 +98,9 @@ class Trainer:
     epochs : int or None
         How many epochs the run is to have, as the last `fit` or the checkpoint said.
     steps_per_epoch : int
-        Whole batches in the training data.
+        Whole batches in the training data; of a synchronous parallel run, the steps that they make.
+    samples_per_epoch : int
+        Samples in them.
     stop_reason : str or None
         Why a callback ended the run.
     parallel_report : ParallelReport or None
@@ -172,6 +174,7 @@ class Trainer:
         self.history = History()
         self.epochs: int | None = None
         self.steps_per_epoch = 0
+        self.samples_per_epoch = 0
         self.stop_reason: str | None = None
         self.data_fingerprint: dict[str, Any] | None = None
         self._engine = Engine(
@@ -249,6 +252,7 @@ class Trainer:
             return self._fit_parallel(self.parallel, X, y, epochs, validation)
         data = self._prepare(X, y, epochs, validation)
         self.steps_per_epoch = data.count // self.batch_size
+        self.samples_per_epoch = self.steps_per_epoch * self.batch_size
         self._check_run(epochs)
         callbacks = self._all_callbacks()
         with StopSignals() as signals:
@@ -326,6 +330,7 @@ class Trainer:
             workers, batches = parallel.workers(world.size), data.count // self.batch_size
             parallel.check_run(batches, workers, epochs)
             self.steps_per_epoch = parallel.steps_per_epoch(batches, workers)
+            self.samples_per_epoch = batches // self.steps_per_epoch * self.steps_per_epoch * self.batch_size
             if main:
                 self._check_run(epochs)
         self._engine.threads = parallel.threads(world, self.threads)
@@ -342,6 +347,7 @@ class Trainer:
                 if main and not host.concluded:
                     self.conclude(callbacks, save=False)
                 self._versions = self._net_versions()
+        world.close()
         if signal:
             raise TrainingInterrupted(signal, None if self.checkpoint is None else str(self.checkpoint))
         return self.history
