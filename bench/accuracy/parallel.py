@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +118,8 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
         [
             f"# Parallel training on Fashion-MNIST: test accuracy after {wanted[0]['epochs']} epochs",
             "",
-            f"784-1000-1000-1000-10, epsilon 20, the paper's settings, {WORKERS} workers of one thread; mean ± standard "
-            f"deviation over {options.seeds} seeds, in percent. `python bench/accuracy/parallel.py --data DIR "
+            f"784-1000-1000-1000-10, epsilon 20, the paper's settings, {WORKERS} workers of one thread; mean ± "
+            f"standard deviation over {options.seeds} seeds, in percent. `python bench/accuracy/parallel.py --data DIR "
             "--processes 1`. Curves: parallel_curves.png.",
             "",
             grid.table(["mode", "test accuracy", "points beside sequential", "by seed", "training loss"], rows),
