@@ -114,8 +114,7 @@ def report(record: dict[str, Any]) -> str:
     for name, row in record["modes"].items():
         rates = [f"{row[phase]:,.0f}" for phase in ("phase_one", "phase_two")]
         ratios = [
-            "{:.2f} [{:.2f}, {:.2f}]".format(statistics.median(r), min(r), max(r))
-            for r in (row["ratio_one"], row["ratio_two"])
+            f"{statistics.median(r):.2f} [{min(r):.2f}, {max(r):.2f}]" for r in (row["ratio_one"], row["ratio_two"])
         ]
         lines.append(f"| {name} | " + " | ".join([*rates, *ratios]) + " |")
     for threads in ("1", "2"):
@@ -181,7 +180,8 @@ def main() -> None:
     for mode, row in modes.items():
         if mode.endswith("shared"):
             least = min(statistics.median(row["ratio_one"]), statistics.median(row["ratio_two"]))
-            print(f"{mode}: {least:.2f} in the slower phase; the target of {TARGET} is {'met' if least >= TARGET else 'missed'}")
+            verdict = "met" if least >= TARGET else "missed"
+            print(f"{mode}: {least:.2f} in the slower phase; the target of {TARGET} is {verdict}")
 
 
 if __name__ == "__main__":
