@@ -62,8 +62,8 @@ def test_wasap_writes_a_run_like_any_other_and_its_report(tmp_path: Path) -> Non
 def test_sigterm_on_any_rank_ends_with_a_checkpoint_that_goes_on(tmp_path: Path, epochs: str) -> None:
     run = tmp_path / "run"
     arguments = ["--parallel", "wassp", "--out", str(run), "--epochs", epochs, "--threads", "1"]
-    if epochs == "400":  # a long phase two, in which the signal comes
-        arguments += ["--set", "parallel.phase_two=0.99"]
+    if epochs == "400":  # the signal comes in phase two
+        arguments += ["--set", "parallel.phase_two=1.0"]
     process = subprocess.Popen(command(3, arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         worker = _await_worker(process.pid, run / "history.csv")
