@@ -314,7 +314,7 @@ def stopped(some):
         return True
     return False
 
-for parallel in (AllReduce(), Decentralized(every=2)):
+for parallel in (AllReduce(), Decentralized(every=1)):
     on(3)
     whole = fit(trainer(parallel))
     for number, (rank, step) in enumerate([(0, 7), (2, 3), (1, 10)]):
@@ -323,7 +323,8 @@ for parallel in (AllReduce(), Decentralized(every=2)):
         assert stopped(some)
         assert os.path.exists(path)
         assert len(set(of_ranks(3, (some.state.step, some.state.epoch, some.state.batch)))) == 1
-        assert step <= some.state.step <= step + 6 and some.state.epoch < EPOCHS
+        late = int(isinstance(parallel, Decentralized))  # its ranks hear of a round in the next
+        assert some.state.step == step + late and some.state.epoch < EPOCHS
         if number == 0 and some.state.batch:
             go_on = ts.Trainer.resume(path, progress=False, threads=1, **({{}} if me == 0 else {{"outline": True}}))
             if on(2):
