@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         small_dense,
     )
     from .optim import SGD, Adam, Constant, Cosine, HotStart, MultiStep, StepDecay, Warmup
+    from .parallel import WASAP, WASSP, AllReduce, Decentralized, Parallel, ParallelReport
     from .topology import (
         DSR,
         GMP,
@@ -137,6 +138,7 @@ _HOMES = {
         "small_dense",
     ),
     "optim": ("Adam", "Constant", "Cosine", "HotStart", "MultiStep", "SGD", "StepDecay", "Warmup"),
+    "parallel": ("AllReduce", "Decentralized", "Parallel", "ParallelReport", "WASAP", "WASSP"),
     "topology": (
         "GMP",
         "SET",
@@ -188,8 +190,11 @@ __all__ = [
     "SGD",
     "SNFS",
     "SNIP",
+    "WASAP",
+    "WASSP",
     "Adam",
     "AllReLU",
+    "AllReduce",
     "BestModel",
     "Callback",
     "CheckpointError",
@@ -200,6 +205,7 @@ __all__ = [
     "CosineDrop",
     "DataError",
     "Dataset",
+    "Decentralized",
     "DeepR",
     "DensityWarning",
     "DivergenceError",
@@ -228,7 +234,9 @@ __all__ = [
     "MultiStep",
     "Normal",
     "PReLU",
+    "Parallel",
     "ParallelError",
+    "ParallelReport",
     "ParallelWarning",
     "Pattern",
     "PatternError",

@@ -210,8 +210,8 @@ def test_words_of_a_board_lie_in_cache_lines_of_their_own(workers: int) -> None:
     assert len(set(lines)) == len(waited_on)
     assert Board.deaths not in waited_on
     assert max(waited_on) < board.words.size
-    parts = [board.words, board.orders, board.updates, board.pids]
-    ends = [(part.ctypes.data, part.ctypes.data + part.nbytes) for part in parts]
+    parts = [[board.words], board.orders, board.updates, [board.pids]]
+    ends = [(part[0].ctypes.data, part[-1].ctypes.data + part[-1].nbytes) for part in parts]
     assert all(stop <= start for (_, stop), (start, _) in pairwise(ends))
     assert ends[-1][1] <= memory.ctypes.data + memory.nbytes
     assert all(start % 64 == 0 for start, _ in ends)

@@ -24,8 +24,8 @@ UPDATES = [
 
 def travel(record: Any) -> Any:
     cell = np.full(1, 0xFF, np.uint8).repeat(record.dtype.itemsize).view(record.dtype)
-    record.write(cell[0])
-    return type(record).read(np.frombuffer(cell.tobytes(), record.dtype)[0])
+    record.write(cell.reshape(()))
+    return type(record).read(np.frombuffer(cell.tobytes(), record.dtype).reshape(()))
 
 
 @pytest.mark.parametrize("record", [*ORDERS, *UPDATES])

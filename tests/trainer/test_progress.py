@@ -35,7 +35,7 @@ class _Run:
         self.epochs = epochs
         self.history = History()
         self.steps_per_epoch = 4
-        self.batch_size = 32
+        self.samples_per_epoch = 4 * 32
         self.stop_reason: str | None = None
 
     def go(self, reporter: ProgressReporter, clock: _Clock, seconds: float, epochs: int | None = None) -> None:

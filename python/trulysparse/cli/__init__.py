@@ -42,24 +42,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     143 a run that Ctrl-C or SIGTERM ended, 141 output that nobody reads any more (``| head``).
     """
     arguments = _parser().parse_args(argv)
+    from trulysparse.parallel.world import end_all, is_told, launched_rank
     from trulysparse.trainer import TrainingInterrupted
 
+    rank = launched_rank() or 0
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _say_warning
             arguments.run(arguments)
         sys.stdout.flush()
     except TrainingInterrupted as stop:
-        print(f"\n{stop}", file=sys.stderr)
+        if rank == 0:
+            print(f"\n{stop}", file=sys.stderr)
         return 128 + stop.signal
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
+        end_all(130)
         return 130
     except BrokenPipeError:
         # Python flushes once more when it exits, and would complain then
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (TrulySparseError, ImportError, OSError, MemoryError) as error:
-        print(f"trulysparse {arguments.command}: error: {error}", file=sys.stderr)
+        # what all ranks know is said once, and so is what is wrong with the arguments, which all have
+        if rank == 0 or not (is_told(error) or "mpi4py.MPI" not in sys.modules):
+            where = f"rank {rank}: " if rank else ""
+            print(f"trulysparse {arguments.command}: {where}error: {error}", file=sys.stderr)
+        if not is_told(error):
+            end_all(2)
         return 2
     return 0

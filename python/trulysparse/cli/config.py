@@ -18,6 +18,7 @@ from trulysparse.model.losses import get_loss
 from trulysparse.model.mlp import DEFAULT_EPSILON
 from trulysparse.model.registry import nearest
 from trulysparse.optim import OPTIMIZERS
+from trulysparse.parallel import PARALLEL
 from trulysparse.topology import TOPOLOGIES, ImportancePruning
 from trulysparse.trainer import EarlyStopping, Trainer
 
@@ -33,8 +34,8 @@ _OPTIONS = {key: f"--{key}" for key in ("out", "overwrite", "quiet", "resume", "
     "progress": "--quiet",
 }
 
-# What [optimizer] and [topology] mean where they do not say a name, and the settings that exclude each other.
-_NAMED = {"optimizer": "sgd", "topology": "set"}
+# What [optimizer], [topology] and [parallel] mean where they do not say a name, and settings that exclude each other.
+_NAMED = {"optimizer": "sgd", "topology": "set", "parallel": "wasap"}
 _EITHER = {"epsilon": "density", "density": "epsilon"}
 
 
@@ -48,11 +49,11 @@ def _table_keys(tables: Mapping[str, Table]) -> dict[str, list[str]]:
         "data": ["name", "data"],
         "model": ["hidden", "small_dense", *_arguments(SparseMLP)],
         "pruning": _arguments(ImportancePruning),
-        "trainer": _arguments(Trainer, "optimizer", "topology", "pruning"),
+        "trainer": _arguments(Trainer, "optimizer", "topology", "pruning", "parallel"),
         "fit": _arguments(Trainer.fit),
         "early_stopping": _arguments(EarlyStopping),
     }
-    for table, registry in (("optimizer", OPTIMIZERS), ("topology", TOPOLOGIES)):
+    for table, registry in (("optimizer", OPTIMIZERS), ("topology", TOPOLOGIES), ("parallel", PARALLEL)):
         keys[table] = ["name", *registry.find(tables.get(table, {}).get("name", _NAMED[table])).config_keys()]
     return keys
 
@@ -65,7 +66,8 @@ class RunConfig:
     tables : mapping of str to mapping
         As read from a run file. Tables: ``data``, ``model`` (arguments of `SparseMLP`, with ``hidden`` for the sizes
         between input and output, and ``small_dense`` for the dense network of as many parameters), ``optimizer`` and
-        ``topology`` (``name`` and its arguments), ``pruning``, ``trainer``, ``fit``, ``early_stopping``.
+        ``topology`` (``name`` and its arguments), ``pruning``, ``parallel`` (as ``topology``; without it one process
+        trains), ``trainer``, ``fit``, ``early_stopping``.
 
     Raises
     ------
@@ -231,8 +233,11 @@ class RunConfig:
         """Load the data set that [data] names."""
         return load_dataset(self.get("data", "name", "digits"), data=self.get("data", "data"))
 
-    def build_net(self, data: Dataset, threads: int | None) -> SparseMLP:
-        """Build the network for `data`: its input and output sizes come from there."""
+    def build_net(self, data: Dataset, threads: int | None, *, outline: bool = False) -> SparseMLP:
+        """Build the network for `data`: its input and output sizes come from there.
+
+        With `outline` it has no connections: another process has them.
+        """
         arguments = dict(self.tables.get("model", {}))
         hidden = arguments.pop("hidden", [])
         if not isinstance(hidden, list) or not all(isinstance(n, int) for n in hidden):
@@ -246,6 +251,8 @@ class RunConfig:
             outputs = 1 if one_output else data.n_classes
         sizes = (data.n_features, *hidden, outputs)
         if not arguments.pop("small_dense", False):
+            if outline:
+                return SparseMLP.outline(_network_config(sizes, arguments))
             return SparseMLP(sizes, threads=threads, **arguments)
         density, epsilon = arguments.pop("density", None), arguments.pop("epsilon", None)
         if density is None:
@@ -255,7 +262,7 @@ class RunConfig:
     def trainer_arguments(self) -> dict[str, Any]:
         """Return what [optimizer], [topology], [pruning] and [trainer] say, as arguments of `Trainer`."""
         arguments: dict[str, Any] = dict(self.tables.get("trainer", {}))
-        for table in ("optimizer", "topology", "pruning"):
+        for table in ("optimizer", "topology", "pruning", "parallel"):
             if table in self.tables:
                 default = {"name": _NAMED[table]} if table in _NAMED else {}
                 arguments[table] = default | self.tables[table]
@@ -278,6 +285,7 @@ class RunConfig:
             "optimizer": settings.pop("optimizer"),
             "topology": settings.pop("topology"),
             "pruning": {} if pruning is None else {k: v for k, v in pruning.items() if k != "name"},
+            "parallel": settings.pop("parallel", {}),
             "trainer": settings | {"checkpoint_every": trainer.checkpoint_every},
             "fit": self.tables.get("fit", {}) | {"epochs": trainer.epochs},
         }
@@ -291,6 +299,16 @@ class RunConfig:
         import tomli_w
 
         return tomli_w.dumps({table: _plain(entries) for table, entries in self.tables.items() if entries})
+
+
+def _network_config(sizes: tuple[int, ...], arguments: Table) -> Table:
+    """Return what `SparseMLP.to_config` would of a network with these arguments."""
+    defaults = {key: p.default for key, p in inspect.signature(SparseMLP).parameters.items()}
+    given = {key: arguments.get(key, defaults[key]) for key in ("activation", "dropout", "init", "loss", "seed")}
+    density, epsilon = arguments.get("density"), arguments.get("epsilon")
+    if density is None:
+        density = ErdosRenyi(DEFAULT_EPSILON if epsilon is None else epsilon)
+    return {"sizes": sizes, "density": density, **given}
 
 
 def _plain(table: Mapping[str, Any]) -> Table:

@@ -18,12 +18,16 @@ from trulysparse.cli.presets import preset
 from trulysparse.data import Dataset
 from trulysparse.errors import ConfigError, DensityWarning
 from trulysparse.model import SparseMLP
+from trulysparse.parallel import PARALLEL, TRANSPORTS
+from trulysparse.parallel.world import World, check_launch
 from trulysparse.topology import TOPOLOGIES
 from trulysparse.trainer import Callback, EarlyStopping, History, Trainer, TrainingInterrupted
 from trulysparse.trainer.checkpoint import FILE_NAME as CHECKPOINT
+from trulysparse.trainer.checkpoint import WORKER_FILE_NAMES as WORKER_CHECKPOINTS
 from trulysparse.trainer.checkpoint import find_checkpoint
 
 MODEL, HISTORY, RUN_FILE, CURVE = "model.safetensors", "history.csv", "run.toml", "curve.png"
+REPORT = "parallel.json"
 _SECONDS_BETWEEN_WRITES = 2.0
 _DENSE_RATE = 0.01
 
@@ -36,7 +40,8 @@ def add_parser(commands: Any) -> None:
         description="Train a sparse network on a data set, with the paper's settings where the paper has any. "
         "Without arguments: scikit-learn's embedded digits, in under a minute.",
         epilog="Examples: trulysparse train; trulysparse train fashion_mnist --data DIR --out runs/fashion; "
-        "trulysparse train my_run.toml; trulysparse train --resume runs/fashion",
+        "trulysparse train my_run.toml; trulysparse train --resume runs/fashion; "
+        "mpiexec -n 3 trulysparse train fashion_mnist --data DIR --parallel wasap",
     )
     parser.add_argument(
         "source",
@@ -51,6 +56,16 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--lr", type=float, metavar="X", help="learning rate")
     parser.add_argument(
         "--topology", metavar="NAME", help=f"how connections change: {', '.join(TOPOLOGIES.names())} (default: set)"
+    )
+    parser.add_argument(
+        "--parallel",
+        metavar="NAME",
+        help=f"train in several processes, started by mpiexec: {', '.join(PARALLEL.names())}",
+    )
+    parser.add_argument(
+        "--transport",
+        choices=TRANSPORTS,
+        help="how the processes of --parallel wasap and wassp exchange models (default: shared memory on one node)",
     )
     parser.add_argument(
         "--import",
@@ -103,8 +118,10 @@ class _Writer(Callback):
     def on_fit_start(self, trainer: Trainer) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         if self.overwrite:
-            for name in (MODEL, CHECKPOINT, HISTORY, CURVE):
+            for name in (MODEL, CHECKPOINT, HISTORY, CURVE, REPORT):
                 (self.directory / name).unlink(missing_ok=True)
+            for file in self.directory.glob(WORKER_CHECKPOINTS):
+                file.unlink(missing_ok=True)
         self.config.resolve(trainer)
         write_text(self.directory / RUN_FILE, self.config.to_toml())
 
@@ -136,6 +153,8 @@ def _configure(arguments: argparse.Namespace) -> RunConfig:
         ("model", "seed"): arguments.seed,
         ("trainer", "checkpoint_every"): arguments.checkpoint_every,
         ("topology", "name"): arguments.topology,
+        ("parallel", "name"): arguments.parallel,
+        ("parallel", "transport"): arguments.transport,
         ("optimizer", "lr"): arguments.lr,
     }
     for (table, key), value in flags.items():
@@ -194,6 +213,8 @@ def _refuse_with_resume(arguments: argparse.Namespace) -> None:
         "--batch-size": arguments.batch_size,
         "--lr": arguments.lr,
         "--topology": arguments.topology,
+        "--parallel": arguments.parallel,
+        "--transport": arguments.transport,
         "--seed": arguments.seed,
         "--validation": arguments.validation,
         "--set": arguments.settings or None,
@@ -208,13 +229,23 @@ def _refuse_with_resume(arguments: argparse.Namespace) -> None:
         )
 
 
-def _directory(arguments: argparse.Namespace) -> Path | None:
+def _rank(config: RunConfig) -> int:
+    """Return which process of a parallel run this is; rank 0 is the one that writes and prints."""
+    if "parallel" not in config.tables:
+        return 0
+    strategy = PARALLEL.get({"name": "wasap"} | config.tables["parallel"])
+    return check_launch(strategy.name, strategy.minimum)
+
+
+def _directory(arguments: argparse.Namespace, main: bool) -> Path | None:
     """Return the run directory, checked but not touched."""
     if arguments.resume is not None:
         return _checkpoint_of(arguments.resume).parent
     out: Path | None = arguments.out
     if out is None:
         return None
+    if not main:  # rank 0 checks it, and may have made it already
+        return out
     above = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not above.is_dir():
         raise ConfigError(f"--out {out}: {above} is a file; name a directory, which is made if it does not exist")
@@ -231,13 +262,20 @@ def _validation(config: RunConfig, data: Dataset) -> Any:
     return (data.X_test, data.y_test) if fraction is None else float(fraction)
 
 
-def _build_net(arguments: argparse.Namespace, config: RunConfig, data: Dataset) -> SparseMLP:
+def _for_one(settings: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Leave the trained network to rank 0, the only one that has a use for it here, unless the run file says more."""
+    if "parallel" in settings and not _is_run_file(arguments.source):
+        settings["parallel"] = {"broadcast": False} | settings["parallel"]
+    return settings
+
+
+def _build_net(arguments: argparse.Namespace, config: RunConfig, data: Dataset, main: bool) -> SparseMLP:
     """Build the network; a preset's output layer is full because the paper's is, which needs no warning."""
     ours = {} if _is_run_file(arguments.source) else preset(arguments.source or "digits")["model"]
     with warnings.catch_warnings():
         if ours and all(ours.get(key) == config.get("model", key) for key in ("hidden", "epsilon", "density")):
             warnings.filterwarnings("ignore", rf"layer {len(ours['hidden'])} \(", DensityWarning)
-        return config.build_net(data, arguments.threads)
+        return config.build_net(data, arguments.threads, outline=not main)
 
 
 def _warn_of_selection(callbacks: list[EarlyStopping], config: RunConfig) -> None:
@@ -251,7 +289,7 @@ def _warn_of_selection(callbacks: list[EarlyStopping], config: RunConfig) -> Non
         )
 
 
-def _check_what_is_left(trainer: Trainer, epochs: int | None, directory: Path) -> None:
+def _check_what_is_left(trainer: Trainer, epochs: int | None, directory: Path, main: bool) -> None:
     """Refuse to resume a run to fewer epochs than it has; say so if nothing is left to train."""
     wanted = trainer.epochs if epochs is None else epochs
     if not isinstance(wanted, int):
@@ -263,7 +301,7 @@ def _check_what_is_left(trainer: Trainer, epochs: int | None, directory: Path) -
             f"epochs={wanted} is less than {directory} has behind it: {done} epochs{part} are done; "
             f"give --epochs of at least {done + begun}"
         )
-    if wanted == done or (trainer.stop_reason is not None and wanted == trainer.epochs):
+    if main and (wanted == done or (trainer.stop_reason is not None and wanted == trainer.epochs)):
         print(
             f"nothing is left to train: {done} of {wanted} epochs are done"
             + (" and the run stopped early" if trainer.stop_reason is not None else "")
@@ -290,11 +328,42 @@ def run(arguments: argparse.Namespace) -> None:
     """Train as the arguments say and print the result."""
     _import(arguments.imports)
     config = _configure(arguments)
-    directory = _directory(arguments)
+    main = _rank(config) == 0
+    arguments.quiet = arguments.quiet or not main
+    if "parallel" in config.tables:  # what goes wrong is shared, so that no process waits for one that failed
+        world = World.open(config.get("parallel", "name", "wasap"), 1)
+        with world.together("preparing the run"):
+            trainer, data, directory = _make_ready(arguments, config, main)
+        world.close()
+    else:
+        trainer, data, directory = _make_ready(arguments, config, main)
+    net, epochs = trainer.net, config.get("fit", "epochs")
+    if not arguments.quiet:
+        print(data, file=sys.stderr)
+        print(net.summary(), file=sys.stderr)
+    try:
+        trainer.fit(data.X_train, data.y_train, epochs=epochs, validation=_validation(config, data))
+    except TrainingInterrupted:
+        # a signal while the last epoch was closed came too late to stop anything
+        if not trainer.finished:
+            raise
+    if not main:
+        return
+    if directory is not None:
+        net.save(directory / MODEL)
+        if trainer.parallel_report is not None:
+            trainer.parallel_report.to_json(directory / REPORT)
+        _draw_curve(trainer.history, directory / CURVE)
+    _report(net, trainer, data, directory)
+
+
+def _make_ready(arguments: argparse.Namespace, config: RunConfig, main: bool) -> tuple[Trainer, Dataset, Path | None]:
+    """Load the data, and make the trainer or read it from its checkpoint."""
+    directory = _directory(arguments, main)
     early_stopping = config.callbacks()
     data = config.load_data()
     callbacks: list[Callback] = list(early_stopping)
-    if directory is not None:
+    if directory is not None and main:
         callbacks.append(_Writer(directory, config, overwrite=arguments.overwrite))
     settings: dict[str, Any] = {
         "threads": arguments.threads,
@@ -305,28 +374,17 @@ def run(arguments: argparse.Namespace) -> None:
     epochs = config.get("fit", "epochs")
     if arguments.resume is not None and directory is not None:
         every = config.get("trainer", "checkpoint_every")
-        trainer = Trainer.resume(_checkpoint_of(arguments.resume), checkpoint_every=every, **settings)
-        _check_what_is_left(trainer, epochs, directory)
+        checkpoint = _checkpoint_of(arguments.resume)
+        trainer = Trainer.resume(checkpoint, outline=not main, checkpoint_every=every, **settings)
+        _check_what_is_left(trainer, epochs, directory, main)
     else:
-        _warn_of_selection(early_stopping, config)
-        net = _build_net(arguments, config, data)
+        if main:
+            _warn_of_selection(early_stopping, config)
+        net = _build_net(arguments, config, data, main)
         if directory is None and config.get("trainer", "checkpoint_every") is not None:
             raise ConfigError("checkpoints need a place: add --out DIR to checkpoint_every")
-        trainer = Trainer(net, **settings, **config.trainer_arguments())
-    net = trainer.net
-    if not arguments.quiet:
-        print(data, file=sys.stderr)
-        print(net.summary(), file=sys.stderr)
-    try:
-        trainer.fit(data.X_train, data.y_train, epochs=epochs, validation=_validation(config, data))
-    except TrainingInterrupted:
-        # a signal while the last epoch was closed came too late to stop anything
-        if not trainer.finished:
-            raise
-    if directory is not None:
-        net.save(directory / MODEL)
-        _draw_curve(trainer.history, directory / CURVE)
-    _report(net, trainer, data, directory)
+        trainer = Trainer(net, **settings, **_for_one(config.trainer_arguments(), arguments))
+    return trainer, data, directory
 
 
 def _draw_curve(history: History, path: Path) -> None:
@@ -352,5 +410,7 @@ def _report(net: SparseMLP, trainer: Trainer, data: Dataset, directory: Path | N
         f"{100 * (1 - net.connections / dense):.1f} % of the dense weights are absent"
     )
     print(f"{len(trainer.history)} epochs, {seconds:.1f} s of training")
+    if trainer.parallel_report is not None:
+        print(trainer.parallel_report)
     if directory is not None:
         print(f"written to {directory}: " + ", ".join(sorted(p.name for p in directory.iterdir())))

@@ -68,8 +68,17 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
+def read_tensors(
+    path: str | os.PathLike[str], *, described_only: bool = False
+) -> tuple[dict[str, Array], dict[str, Any]]:
     """Read what `write_tensors` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    described_only
+        True: no tensors, only the metadata.
 
     Returns
     -------
@@ -100,7 +109,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
                     "entry); "
                     "save a network with net.save"
                 )
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            names = [] if described_only else list(opened.keys())
+            tensors = {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{file} ({file.stat().st_size} bytes) is truncated, damaged or not a safetensors file: {error}; "

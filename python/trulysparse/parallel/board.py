@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse import _kernels
-from trulysparse.engine import Flat, Layout, TrainState
+from trulysparse.engine import Flat, Layout, Parameters, TrainState
 from trulysparse.model import Pattern, SparseLayer, SparseMLP
 from trulysparse.parallel.transport import Order, Update
 
@@ -28,6 +28,11 @@ def next_count(count: int) -> int:
     return count + 1 if count < 2**31 - 1 else -(2**31)
 
 
+def cells(records: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return every record of an array as a 0-dimensional array."""
+    return [records[i, ...] for i in range(records.size)]
+
+
 class Board:
     """Mailboxes of a master and its workers: words to wait on, and a record each way.
 
@@ -42,9 +47,9 @@ class Board:
         words = _LINE * (1 + 3 * workers)
         self.words: NDArray[np.int32] = memory[:words].view(np.int32)
         start = words
-        self.orders = memory[start : start + workers * Order.dtype.itemsize].view(Order.dtype)
+        self.orders = cells(memory[start : start + workers * Order.dtype.itemsize].view(Order.dtype))
         start += _lines(workers * Order.dtype.itemsize)
-        self.updates = memory[start : start + workers * Update.dtype.itemsize].view(Update.dtype)
+        self.updates = cells(memory[start : start + workers * Update.dtype.itemsize].view(Update.dtype))
         start += _lines(workers * Update.dtype.itemsize)
         self.pids: NDArray[np.int64] = memory[start : start + 8 * (workers + 1)].view(np.int64)
         self.workers = workers
@@ -102,6 +107,7 @@ class ModelStore:
         self._slots = {name: self._take(self._size, np.float32) for name in plan["slots"]}
         self._gradients = [self._take(self._size, np.float32) for _ in range(plan["workers"])]
         self._index: list[list[NDArray[Any]]] = []
+        self._parts: dict[int, Parameters] = {}  # of gradients, for the connections as they are now
         if not plan["index"]:
             return
         for n_in, n_out, room, offset in zip(sizes, sizes[1:], plan["capacity"], plan["offsets"], strict=False):
@@ -169,6 +175,7 @@ class ModelStore:
         """Copy one layer to its place here, and make it live there, with its optimizer state."""
         layer = net.layers[index]
         self.connections[index] = layer.nnz
+        self._parts.clear()
         layout = self.layout
         place, values = layout.weights[index], layout.parameters(self._values)
         end = place.start + _kernels.padded(self.plan["capacity"][index])
@@ -229,6 +236,7 @@ class ModelStore:
 
     def attach(self, net: SparseMLP) -> None:
         """Make the whole of `net` live here, as it is now."""
+        self._parts.clear()
         layout = self.layout
         for layer in net.layers:
             self._put(net, layer.index, layout)
@@ -242,9 +250,11 @@ class ModelStore:
         """Return values and slots as whole arrays."""
         return Flat(self._values, self._slots, self._layout(self.plan["capacity"]).decayed)
 
-    def gradient(self, slot: int) -> Any:
+    def gradient(self, slot: int) -> Parameters:
         """Return the gradient array of a worker, in its parts."""
-        return self.layout.parameters(self._gradients[slot])
+        if slot not in self._parts:
+            self._parts[slot] = self.layout.parameters(self._gradients[slot])
+        return self._parts[slot]
 
 
 def own_network(net: SparseMLP, state: TrainState) -> None:

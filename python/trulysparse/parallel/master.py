@@ -26,7 +26,7 @@ from trulysparse.parallel.batches import Batches, Ticket
 from trulysparse.parallel.report import ParallelReport, Tally
 from trulysparse.parallel.transport import Do, Order, Said, Server, Update
 from trulysparse.parallel.transports import open_server
-from trulysparse.parallel.world import rank_memory
+from trulysparse.parallel.world import mark_told, rank_memory
 
 if TYPE_CHECKING:
     from trulysparse.parallel.host import Host
@@ -75,8 +75,9 @@ class Master:
         """Where the run stands."""
         return self.engine.state
 
-    def train(self) -> tuple[int, ParallelReport]:
-        """Carry out the run and return the signal that ended it (0: none), and what was measured."""
+    def train(self) -> tuple[int, ParallelReport | None]:
+        """Carry out the run and return the signal that ended it (0: none), and what was measured, if anything."""
+        begun = self.state.step
         first_local = self.strategy.first_local_epoch(self.host.epochs)
         try:
             if self.state.epoch < first_local:
@@ -89,18 +90,21 @@ class Master:
         except BaseException as error:
             for worker in self.server.living:
                 self.server.send(worker, Order(Do.ABORT, text=f"the master failed: {error}"))
+            mark_told(error)
             raise
         finally:
             if self.server.has_model:
                 self.server.own_model(self.engine.net, self.state)
             self.server.close()
-        return self._signal, self._report()
+        return self._signal, self._report() if self.state.step > begun else None
 
     def _finish(self) -> None:
         """Let the workers go, with the trained network if they are to have it."""
         gives = self.strategy.broadcast and not self._signal
         for worker in self.server.living:
-            self.server.send(worker, Order(Do.FINISH, number=int(gives), argument=self._signal))
+            order = Order(Do.FINISH, number=int(gives), batch=len(self.server.lost), argument=self._signal)
+            self.server.send(worker, order)
+        self.world.broken = bool(self.server.lost)
         if gives:
             tensors, _ = self.engine.net.to_tensors()
             history = np.frombuffer(json.dumps(self.host.history_rows).encode(), np.uint8)
@@ -205,7 +209,7 @@ class Master:
         self._started = time.perf_counter()
         while state.epoch < end and not self._signal and self.host.stop_reason is None:
             if state.batch == 0 and state.epoch and not state.evolved:
-                self._correct_momentum(state.epoch - 1, state.epoch)
+                self.strategy.correct_momentum(self.engine, self.workers, state.epoch - 1, state.epoch)
             progress = self._progress(state.step)
             if not state.evolved and self.run.acts(progress):
                 self._evolve(progress, self._rows(state.epoch, state.batch))
@@ -245,15 +249,6 @@ class Master:
                 self._idle.append(update.worker)
         self._idle.sort()
         return [done[slot] for slot in range(len(jobs))]
-
-    def _correct_momentum(self, before: int, now: int | None) -> None:
-        """Scale the velocity as the learning rate: it is a sum of steps taken at the old one."""
-        factor = self.strategy.rate_factor(before, self.workers)
-        rate = 1.0 if now is None else self.strategy.rate_factor(now, self.workers)
-        if rate != factor and "velocity" in self.engine.optimizer.slots:
-            trained = [slots for parameters in self.state.activation_slots for slots in parameters.values()]
-            for slots in (*self.state.weight_slots, *self.state.bias_slots, *trained):
-                _kernels.scale(slots["velocity"], rate / factor, self.engine.threads)
 
     def _progress(self, step: int) -> Progress:
         per_epoch = self.strategy.steps_per_epoch(self.batches, self.workers)
@@ -352,7 +347,7 @@ class Master:
         started = time.perf_counter()
         if not resumed:
             if self.strategy.synchronous and first_local:
-                self._correct_momentum(first_local - 1, None)
+                self.strategy.correct_momentum(self.engine, self.workers, first_local - 1, None)
             host.notes.update({"phase": 2, "workers": self.workers, "local_from": state.epoch, "left": []})
         elif host.notes["workers"] != self.workers:
             raise ParallelError(

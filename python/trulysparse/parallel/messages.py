@@ -121,7 +121,7 @@ class MessageServer(Server):
                 worker = (self._next + i) % self.workers
                 if worker not in self.lost and self._has_spoken(worker):
                     self._next = worker + 1
-                    update = Update.read(self._records[worker])
+                    update = Update.read(self._records[worker, ...])
                     update.worker = worker
                     self._heard[worker] = None
                     if update.kind == Said.GRADIENT:  # of one that failed, no more of it comes
@@ -181,7 +181,7 @@ class MessageServer(Server):
         order.version = self.version
         carries = order.kind in _CARRIES_MODEL
         order.topology = int(carries and self._has[worker] != self.version)
-        order.write(self._orders[worker])
+        order.write(self._orders[worker, ...])
         record = self._orders[worker : worker + 1].view(np.uint8)
         requests = wire.send(world, record, rank, _ORDER_TAG)
         if order.topology:
@@ -288,7 +288,7 @@ class MessageClient(Client):
                 raise ParallelError("the master died; resume from the last checkpoint with --resume") from error
             raise
         self._listening = None
-        order = Order.read(self._record[0])
+        order = Order.read(self._record[0, ...])
         if order.topology:
             self._receive_topology()
         if order.kind in _CARRIES_MODEL:
@@ -331,7 +331,7 @@ class MessageClient(Client):
             assert flat is not None
             self._sending += wire.send(self._world, flat[self._segments[-1]], 0, _GRADIENT_TAG)
         update.version = self._version
-        update.write(self._said[0])
+        update.write(self._said[0, ...])
         self._sending += wire.send(self._world, self._said.view(np.uint8), 0, _UPDATE_TAG)
         wire.wait(self._sending)
         self._sending = []

@@ -16,7 +16,7 @@ from trulysparse.engine import Engine, Parameters, TrainState
 from trulysparse.errors import ParallelError
 from trulysparse.model import SparseMLP
 from trulysparse.parallel.board import Board, ModelStore, next_count, own_layer, own_network
-from trulysparse.parallel.transport import Client, Do, Order, Server, Update
+from trulysparse.parallel.transport import Client, Do, Order, Said, Server, Update
 from trulysparse.parallel.world import World, check_shm
 
 _SLICE_SECONDS = 0.1  # a wait wakes up so often, so that signals are handled and the dead are noticed
@@ -81,6 +81,7 @@ class SharedServer(Server):
         world.barrier()  # everybody's pid is there
         self._heard = [0] * self.workers
         self._next = 0
+        self._bytes_of_update = 0, 0
         self._model: ModelStore | None = None
         self._window: _Window | None = None
 
@@ -95,6 +96,7 @@ class SharedServer(Server):
         for layer in net.layers:
             self._model.take_in(net, state, layer.index)
         self._engine.flat = self._model.flat()
+        self._measure(net)
         self.has_model = True
         self._world.barrier()
 
@@ -105,6 +107,7 @@ class SharedServer(Server):
     def publish(self, net: SparseMLP, state: TrainState) -> None:
         assert self._model is not None
         self.version += 1
+        self._measure(net)
         if self._model.fits(net):
             for layer in net.layers:
                 if layer.pattern.lasting() is layer.pattern:  # its arrays are this process's own
@@ -145,7 +148,8 @@ class SharedServer(Server):
                     update = Update.read(board.updates[worker])
                     update.worker = worker
                     _kernels.store_word(board.words, Board.read(worker), self._heard[worker])
-                    _kernels.wake_word(board.words, Board.read(worker))
+                    if update.kind != Said.GRADIENT:  # after that a worker says nothing before it is told
+                        _kernels.wake_word(board.words, Board.read(worker))
                     return update
             left = until - time.monotonic()
             if left <= 0:
@@ -174,11 +178,14 @@ class SharedServer(Server):
         if not self.lost:
             self._control.free()
 
+    def _measure(self, net: SparseMLP) -> None:
+        gradient = 4 * (net.connections + sum(layer.n_out for layer in net.layers))
+        # the model is read where it lies
+        self._bytes_of_update = gradient + Update.dtype.itemsize, Order.dtype.itemsize
+
     @property
     def bytes_of_update(self) -> tuple[int, int]:
-        net = self._engine.net
-        gradient = 4 * (net.connections + sum(layer.n_out for layer in net.layers))
-        return gradient + Update.dtype.itemsize, Order.dtype.itemsize  # the model is read where it lies
+        return self._bytes_of_update
 
 
 class SharedClient(Client):

@@ -16,6 +16,7 @@ from trulysparse.optim import Optimizer
 from trulysparse.topology import ImportancePruning, Topology
 
 if TYPE_CHECKING:
+    from trulysparse.engine import Engine
     from trulysparse.parallel.host import Host
     from trulysparse.parallel.report import ParallelReport
     from trulysparse.parallel.world import World
@@ -63,10 +64,39 @@ class Parallel(Configurable):
         """Return the steps that the network makes in an epoch."""
         raise NotImplementedError
 
+    def rate_factor(self, epoch: int, workers: int) -> float:
+        """Return what the learning rate is multiplied by in an epoch of common steps."""
+        return 1.0
+
+    def rate(self, optimizer: Optimizer, progress: Progress, workers: int, staleness: int) -> float:
+        """Return the learning rate of the update that comes next."""
+        return optimizer.lr_at(progress) * self.rate_factor(progress.finished_epochs, workers)
+
+    def correct_momentum(self, engine: Engine, workers: int, before: int, now: int | None) -> None:
+        """Scale the velocity as the learning rate from one epoch to another (None: to 1): it is a sum of steps."""
+        factor = self.rate_factor(before, workers)
+        rate = 1.0 if now is None else self.rate_factor(now, workers)
+        if rate != factor and "velocity" in engine.optimizer.slots:
+            state = engine.state
+            trained = [slots for parameters in state.activation_slots for slots in parameters.values()]
+            for slots in (*state.weight_slots, *state.bias_slots, *trained):
+                _kernels.scale(slots["velocity"], rate / factor, engine.threads)
+
     def threads(self, world: World, asked: int | None) -> int:
         """Return the threads of a process: its part of the node's cores, unless a number was asked for."""
         busy = max(1, world.node_size - (self.masters if world.node_of[0] == world.node_of[world.rank] else 0))
         return max(1, _kernels.default_threads() // busy) if asked is None else _kernels.resolve_threads(asked)
+
+    def prepare(self, net: SparseMLP, optimizer: Optimizer, epochs: int, threads: int, world: World) -> str | None:
+        """Check cores and memory before anything is shared out; all ranks call this.
+
+        Returns
+        -------
+        str or None
+            On rank 0, what the run will take.
+        """
+        world.check_cores(threads, range(self.masters, world.size))
+        return None
 
     def train(self, host: Host, world: World) -> tuple[int, ParallelReport | None]:
         """Carry out the run; all ranks call this.
@@ -97,7 +127,7 @@ class ParameterServer(Parallel):
         self.phase_two = check_number(self.phase_two, f"phase_two of {where}", low=0, high=1)
         if self.transport not in TRANSPORTS:
             raise ConfigError(f"transport of {where} must be one of {', '.join(TRANSPORTS)}, got {self.transport!r}")
-        for name in ("local_topology", "broadcast", "staleness_aware", "scale_lr"):
+        for name in ("local_topology", "broadcast", "staleness_aware"):
             value = getattr(self, name, False)
             if not isinstance(value, bool):
                 raise ConfigError(f"{name} of {where} must be true or false, got {value!r}")
@@ -114,13 +144,20 @@ class ParameterServer(Parallel):
                 "and such networks have no average; set compact=False, or phase_two=0"
             )
 
-    def rate_factor(self, epoch: int, workers: int) -> float:
-        """Return what the learning rate is multiplied by in an epoch of phase one."""
-        return 1.0
+    def prepare(self, net: SparseMLP, optimizer: Optimizer, epochs: int, threads: int, world: World) -> str | None:
+        from trulysparse.parallel.budget import check_budgets, plan_budgets
+        from trulysparse.parallel.transports import choose
 
-    def rate(self, optimizer: Optimizer, progress: Progress, workers: int, staleness: int) -> float:
-        """Return the learning rate of the update that comes next."""
-        return optimizer.lr_at(progress) * self.rate_factor(progress.finished_epochs, workers)
+        super().prepare(net, optimizer, epochs, threads, world)
+        transport = choose(self.transport, world.nodes)
+        if world.rank > 0:
+            check_budgets(world, None)
+            return None
+        local = self.first_local_epoch(epochs) < epochs
+        budgets = plan_budgets(net, optimizer.slots, world.node_of, shared=transport == "shared", local=local)
+        check_budgets(world, budgets)
+        of = "" if len(budgets) == 1 else " of the first node"
+        return f"{self.workers(world.size)} workers, transport {transport}; memory for models{of}: {budgets[0]}"
 
     def train(self, host: Host, world: World) -> tuple[int, ParallelReport | None]:
         from trulysparse.parallel.master import Master
@@ -147,7 +184,7 @@ class WASAP(ParameterServer):
     phase_two : float
         Part of the epochs that is trained locally.
     hot_start : float
-        The learning rate of the first epochs is multiplied by it.
+        With more than one worker, the learning rate of the first epochs is multiplied by it.
     hot_start_epochs : int
         How many.
     transport : {"auto", "shared", "messages"}
@@ -165,7 +202,7 @@ class WASAP(ParameterServer):
         self,
         *,
         phase_two: float = 0.3,
-        hot_start: float = 1.0,
+        hot_start: float = 2.0,
         hot_start_epochs: int = 5,
         transport: str = "auto",
         local_topology: bool = True,
@@ -182,14 +219,33 @@ class WASAP(ParameterServer):
         return batches
 
     def rate_factor(self, epoch: int, workers: int) -> float:
-        return self.hot_start if epoch < self.hot_start_epochs else 1.0
+        return self.hot_start if workers > 1 and epoch < self.hot_start_epochs else 1.0
 
     def rate(self, optimizer: Optimizer, progress: Progress, workers: int, staleness: int) -> float:
         rate = super().rate(optimizer, progress, workers, staleness)
         return rate / max(1, staleness) if self.staleness_aware else rate
 
 
-class WASSP(ParameterServer):
+class LinearScaling(Parallel):
+    """Base of those that average gradients of as many batches as there are workers, and step further for it."""
+
+    scale_lr: bool
+    warmup_epochs: int
+
+    def _check_scaling(self) -> None:
+        where = type(self).__name__
+        if not isinstance(self.scale_lr, bool):
+            raise ConfigError(f"scale_lr of {where} must be true or false, got {self.scale_lr!r}")
+        self.warmup_epochs = check_integer(self.warmup_epochs, f"warmup_epochs of {where}", low=0)
+
+    def rate_factor(self, epoch: int, workers: int) -> float:
+        if not self.scale_lr:
+            return 1.0
+        part = min(epoch, self.warmup_epochs) / self.warmup_epochs if self.warmup_epochs else 1.0
+        return 1.0 + (workers - 1) * part
+
+
+class WASSP(LinearScaling, ParameterServer):
     """Synchronous in phase one: the mean gradient of all workers is one step; phase two as in `WASAP`.
 
     The learning rate grows in a straight line from its value to K times it over the first epochs, K = workers, and the
@@ -226,18 +282,12 @@ class WASSP(ParameterServer):
     ) -> None:
         self.phase_two, self.transport = phase_two, transport
         self.local_topology, self.broadcast = local_topology, broadcast
-        self.scale_lr = scale_lr
-        self.warmup_epochs = check_integer(warmup_epochs, "warmup_epochs of WASSP", low=0)
+        self.scale_lr, self.warmup_epochs = scale_lr, warmup_epochs
+        self._check_scaling()
         self._check_common()
 
     def steps_per_epoch(self, batches: int, workers: int) -> int:
         return batches // workers
-
-    def rate_factor(self, epoch: int, workers: int) -> float:
-        if not self.scale_lr:
-            return 1.0
-        part = min(epoch, self.warmup_epochs) / self.warmup_epochs if self.warmup_epochs else 1.0
-        return 1.0 + (workers - 1) * part
 
 
 PARALLEL: Registry[Parallel] = Registry("parallel strategy", Parallel)

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import enum
+import struct
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -43,27 +44,37 @@ class Said(enum.IntEnum):
 
 
 class _Record:
-    """A fixed-size record, so that it can lie in shared memory or travel as bytes."""
+    """A fixed-size record, so that it can lie in shared memory or travel as bytes; its last field is a text.
+
+    Written and read as packed bytes: field by field, NumPy takes longer for it than the update of a small network.
+    """
 
     dtype: ClassVar[np.dtype[Any]]
+    form: ClassVar[struct.Struct]
 
     def write(self, record: NDArray[Any]) -> None:
         """Fill a 0-dimensional structured array."""
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if isinstance(value, str):
-                value = value.encode("utf-8")[:_TEXT_BYTES].decode("utf-8", "ignore").encode("utf-8")
-            record[field.name] = value
+        *numbers, text = vars(self).values()
+        raw = text.encode("utf-8")[:_TEXT_BYTES].decode("utf-8", "ignore").encode("utf-8") if text else b""
+        self.form.pack_into(record.data, 0, *numbers, raw)
 
     @classmethod
     def read(cls, record: NDArray[Any]) -> Self:
         """Read a 0-dimensional structured array."""
-        values = dict(zip(record.dtype.names or (), record.item(), strict=True))
-        return cls(**{name: v.decode("utf-8", "ignore") if isinstance(v, bytes) else v for name, v in values.items()})
+        *numbers, raw = cls.form.unpack_from(record.data)
+        return cls(*numbers, raw.rstrip(b"\0").decode("utf-8", "ignore") if raw[0] else "")  # type: ignore[call-arg]
 
 
 def _dtype(**kinds: str) -> np.dtype[Any]:
     return np.dtype(list(kinds.items()), align=True)
+
+
+def _form(dtype: np.dtype[Any]) -> struct.Struct:
+    """Return what packs and unpacks the bytes of a record."""
+    kinds = {"i8": "q", "f8": "d", f"S{_TEXT_BYTES}": f"{_TEXT_BYTES}s"}
+    form = struct.Struct("@" + "".join(kinds[dtype[name].str.lstrip("<>=|")] for name in dtype.names or ()))
+    assert form.size == dtype.itemsize
+    return form
 
 
 @dataclass
@@ -101,6 +112,7 @@ class Order(_Record):
         kind="i8", number="i8", epoch="i8", batch="i8", slot="i8", version="i8", topology="i8", argument="i8",
         text=f"S{_TEXT_BYTES}",
     )  # fmt: skip
+    form = _form(dtype)
 
 
 @dataclass
@@ -163,6 +175,7 @@ class Update(_Record):
         samples="i8", connections="i8", val_loss="f8", val_accuracy="f8", train_seconds="f8", eval_seconds="f8",
         evolve_seconds="f8", text=f"S{_TEXT_BYTES}",
     )  # fmt: skip
+    form = _form(dtype)
 
 
 class Server(ABC):

@@ -16,21 +16,20 @@ if TYPE_CHECKING:
     from trulysparse.parallel.world import World
 
 
-def choose(strategy: ParameterServer, world: World) -> str:
-    """Return "shared" or "messages"."""
-    if strategy.transport == "shared" and world.nodes > 1:
+def choose(transport: str, nodes: int) -> str:
+    """Return "shared" or "messages", for what was asked for and the number of nodes."""
+    if transport == "shared" and nodes > 1:
         raise ParallelError(
-            f"transport='shared' needs all processes on one node, but they are on {world.nodes}; "
-            "use 'auto' or 'messages'"
+            f"transport='shared' needs all processes on one node, but they are on {nodes}; use 'auto' or 'messages'"
         )
-    if strategy.transport == "auto":
-        return "shared" if world.nodes == 1 else "messages"
-    return strategy.transport
+    if transport == "auto":
+        return "shared" if nodes == 1 else "messages"
+    return transport
 
 
 def open_server(strategy: ParameterServer, world: World, run: Run) -> Server:
     """Return the master's side of the transport that the strategy asks for."""
-    if choose(strategy, world) == "shared":
+    if choose(strategy.transport, world.nodes) == "shared":
         return SharedServer(world, run.engine)
     compact = run.pruning is not None and run.pruning.compact
     return MessageServer(world, run.engine, holds=strategy.synchronous or compact)
@@ -38,6 +37,6 @@ def open_server(strategy: ParameterServer, world: World, run: Run) -> Server:
 
 def open_client(strategy: ParameterServer, world: World, run: Run) -> Client:
     """Return a worker's side of it."""
-    if choose(strategy, world) == "shared":
+    if choose(strategy.transport, world.nodes) == "shared":
         return SharedClient(world, run.engine)
     return MessageClient(world, run.engine)

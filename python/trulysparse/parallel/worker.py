@@ -19,7 +19,8 @@ from trulysparse.parallel.batches import shard
 from trulysparse.parallel.master import FINAL_TAG, GATHER_TAG, STATE_TAG
 from trulysparse.parallel.transport import Do, Order, Said, Update
 from trulysparse.parallel.transports import open_client
-from trulysparse.parallel.world import rank_memory
+from trulysparse.parallel.world import mark_told, rank_memory
+from trulysparse.topology import Static
 
 if TYPE_CHECKING:
     from trulysparse.parallel.host import Host
@@ -77,12 +78,13 @@ class Worker:
                     self._finish(order)
                     return order.argument
                 if order.kind == Do.ABORT:
-                    raise ParallelError(order.text)
+                    raise mark_told(ParallelError(order.text))
                 self._carry_out(order)
         except ParallelError:
             raise
         except BaseException as error:
             self._say(Update(Said.FAILED, text=f"{type(error).__name__}: {error}"))
+            mark_told(error)
             raise
         finally:
             if not self._keeps:
@@ -92,6 +94,7 @@ class Worker:
 
     def _finish(self, order: Order) -> None:
         """Take the trained network, if it comes."""
+        self.world.broken = order.batch > 0
         if not order.argument:
             self.host.end_worker()
         if order.number:
@@ -153,6 +156,8 @@ class Worker:
         self._say(Update(Said.READY))
         client.free_model()
         engine.seed = worker_seed(host.seed, self.worker)
+        if not self.strategy.local_topology:
+            run.topology, run.pruning = Static(), None
         state = engine.state
         if resumed:
             for row in host.history_rows:
@@ -188,7 +193,7 @@ class Worker:
             told = self.client.poll()
             if told is not None:
                 if told.kind == Do.ABORT:
-                    raise ParallelError(told.text)
+                    raise mark_told(ParallelError(told.text))
                 return told
         judge = state.epoch % self.workers == self.worker
         row = host.close_epoch(per_epoch * size, validate=judge)

@@ -13,12 +13,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from trulysparse import _kernels
 from trulysparse.errors import ParallelError, ParallelWarning
+
+E = TypeVar("E", bound=BaseException)
 
 _EAGER_POLLS = 50
 _FIRST_SLEEP_SECONDS = 20e-6
@@ -94,6 +96,25 @@ def _launcher() -> tuple[str, int] | None:
     if rank is not None:
         return "a launcher that speaks PMIx", rank + 1
     return None
+
+
+def mark_told(error: E) -> E:
+    """Note that the other ranks know of an error, or brought it: they end by themselves, and rank 0 says it."""
+    error.told = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether `mark_told` noted it."""
+    return getattr(error, "told", False)
+
+
+def launched_rank() -> int | None:
+    """Return the number that mpiexec or srun gave this process; MPI is not started to find out."""
+    if not launched():
+        return None
+    names = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+    return next((rank for rank in map(_number, names) if rank is not None), None)
 
 
 def launched() -> bool:
@@ -196,6 +217,51 @@ def check_shm(n_bytes: int) -> None:
         )
 
 
+def end_all(code: int) -> None:
+    """End all ranks at once, where there are others that would wait for this one; else do nothing."""
+    mpi = getattr(sys.modules.get("mpi4py"), "MPI", None)
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized() and mpi.COMM_WORLD.Get_size() > 1:
+        sys.stderr.flush()
+        mpi.COMM_WORLD.Abort(code)
+
+
+def check_launch(strategy_name: str, minimum: int) -> int:
+    """Start MPI, and see that enough processes were started by the right mpiexec.
+
+    Parameters
+    ----------
+    strategy_name : str
+        As in ``--parallel``, for messages.
+    minimum : int
+        How many processes it takes.
+
+    Returns
+    -------
+    int
+        The rank of this process.
+
+    Raises
+    ------
+    ParallelError
+        MPI is missing, mpiexec is another MPI's than mpi4py's, or there are too few processes.
+    """
+    mpi = import_mpi()
+    size = mpi.COMM_WORLD.Get_size()
+    start = f"mpiexec -n {max(minimum, 3)} trulysparse train ... --parallel {strategy_name}"
+    launcher = _launcher()
+    if size == 1 and launcher is not None and launcher[1] > 1:
+        raise _mismatch(launcher, mpi.get_vendor()[0])
+    if size == 1:
+        raise ParallelError(
+            f"{strategy_name} needs at least {minimum} processes, and this one is alone: start it with {start}"
+        )
+    if size < minimum:
+        raise ParallelError(
+            f"{strategy_name} needs at least {minimum} processes, and there are {size}: start it with {start}"
+        )
+    return int(mpi.COMM_WORLD.Get_rank())
+
+
 class World:
     """The ranks of a run; made by :meth:`open`, on every rank.
 
@@ -216,6 +282,8 @@ class World:
         The host name of each rank.
     library : str
         "MPICH", "Open MPI", ...
+    broken : bool
+        Whether a rank has died since, so that nothing collective may be called; who notices sets it.
     """
 
     def __init__(self, mpi: Any) -> None:
@@ -226,6 +294,7 @@ class World:
         self.node = self.comm.Split_type(mpi.COMM_TYPE_SHARED, self.rank)
         self.node_rank: int = self.node.Get_rank()
         self.node_size: int = self.node.Get_size()
+        self.broken = False
         self.library: str = mpi.get_vendor()[0]
         node_group, group = self.node.Get_group(), self.comm.Get_group()
         leader = int(mpi.Group.Translate_ranks(node_group, [0], group)[0])
@@ -260,24 +329,16 @@ class World:
             MPI is missing, mpiexec is another MPI's than mpi4py's, there are too few processes, or they differ in
             the version of trulysparse or in the instruction set.
         """
-        mpi = import_mpi()
-        size = mpi.COMM_WORLD.Get_size()
-        start = f"mpiexec -n {max(minimum, 3)} trulysparse train ... --parallel {strategy_name}"
-        launcher = _launcher()
-        if size == 1 and launcher is not None and launcher[1] > 1:
-            raise _mismatch(launcher, mpi.get_vendor()[0])
-        if size == 1:
-            raise ParallelError(
-                f"{strategy_name} needs at least {minimum} processes, and this one is alone: start it with {start}"
-            )
-        if size < minimum:
-            raise ParallelError(
-                f"{strategy_name} needs at least {minimum} processes, and there are {size}: start it with {start}"
-            )
-        return cls(mpi)
+        check_launch(strategy_name, minimum)
+        return cls(import_mpi())
 
     def close(self) -> None:
-        """Give the communicators back; all ranks call it, and none may use this world afterwards."""
+        """Give the communicators back; all ranks call it, and none may use this world afterwards.
+
+        Where a rank has died (`broken`) nothing is done: it could not take part.
+        """
+        if self.broken:
+            return
         self.node.Free()
         self.comm.Free()
 
@@ -360,7 +421,7 @@ class World:
             return
         groups = {errors[rank]: [other for other in failed if errors[other] == errors[rank]] for rank in failed}
         listed = "; ".join(f"{_ranks(ranks)}: {text}" for text, ranks in groups.items())
-        raise ParallelError(f"failed while {doing}: {listed}" if doing else f"failed: {listed}")
+        raise mark_told(ParallelError(f"failed while {doing}: {listed}" if doing else f"failed: {listed}"))
 
     @contextmanager
     def together(self, doing: str) -> Iterator[None]:
@@ -383,6 +444,7 @@ class World:
                 self.agree(f"{name}: {text}" if text else name, doing)
             except ParallelError as others:
                 error.add_note(f"trulysparse told the other ranks: {others}")
+                mark_told(error)
             raise
         self.agree(None, doing)
 

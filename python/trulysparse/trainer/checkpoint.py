@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trulysparse.engine import restore_state, state_tensors
+from trulysparse.engine import TrainState, restore_state, state_tensors
 from trulysparse.errors import CheckpointError, ConfigError
 from trulysparse.model import SparseMLP, serialize
 from trulysparse.model.registry import nearest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 FILE_NAME = "checkpoint.safetensors"
+WORKER_FILE_NAMES = "checkpoint.worker*.safetensors"
 
 
 # Arguments of a trainer that may change at a resume, because the result does not depend on them.
@@ -146,7 +147,8 @@ def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
         Checkpoint file, or the run directory that holds it.
     **overrides
         Trainer arguments that may differ without changing the result: ``threads``, ``callbacks``, ``checkpoint``,
-        ``checkpoint_every``, ``progress``.
+        ``checkpoint_every``, ``progress``. And ``outline=True``: without the network and its optimizer state, for the
+        ranks of a parallel run that get them from rank 0.
 
     Raises
     ------
@@ -157,13 +159,14 @@ def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
     """
     from trulysparse.trainer.trainer import Trainer
 
+    outline = bool(overrides.pop("outline", False))
     for key in overrides:
         if key not in OVERRIDES:
             raise ConfigError(
                 f"a resumed run keeps its {key}; only {', '.join(OVERRIDES)} may change{nearest(key, OVERRIDES)}"
             )
     file = find_checkpoint(path)
-    tensors, metadata = serialize.read_tensors(file)
+    tensors, metadata = serialize.read_tensors(file, described_only=outline)
     if metadata.get("kind") != "checkpoint":
         raise CheckpointError(
             f"{file} holds a {metadata.get('kind', 'foreign file')}, not a checkpoint; "
@@ -176,7 +179,8 @@ def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
         )
     try:
         config = dict(metadata["trainer"])
-        net = SparseMLP.from_tensors(tensors, metadata["network"])
+        network = metadata["network"]
+        net = SparseMLP.outline(network["config"]) if outline else SparseMLP.from_tensors(tensors, network)
         optimizer = get_optimizer(config.pop("optimizer"))
         trainer = Trainer(
             net,
@@ -186,6 +190,8 @@ def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
             **(config | overrides),
         )
         trainer.notes.update(metadata.get("parallel", {}))
+        if outline:
+            tensors = state_tensors(TrainState.fresh(net, optimizer, trainer.topology))
         trainer.adopt(
             restore_state(net, optimizer, trainer.topology, tensors, metadata["state"]),
             rows=metadata["history"],

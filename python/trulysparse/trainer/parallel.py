@@ -31,6 +31,7 @@ class TrainerHost:
         self.notes: dict[str, Any] = trainer.notes
         self.on_evolution = functools.partial(callbacks.on_evolution, trainer)
         self.concluded = False
+        self._start_epoch()
 
     @property
     def history_rows(self) -> list[dict[str, Any]]:
@@ -48,10 +49,18 @@ class TrainerHost:
 
     def close_epoch(self, samples: int, *, validate: bool = True) -> dict[str, Any]:
         trainer = self._trainer
-        return trainer.close_epoch(self.run.samples, samples, self.epochs, self._callbacks, validate=validate)
+        row = trainer.close_epoch(self.run.samples, samples, self.epochs, self._callbacks, validate=validate)
+        self._start_epoch()
+        return row
+
+    def _start_epoch(self) -> None:
+        trainer = self._trainer
+        if trainer.state.epoch < self.epochs and trainer.stop_reason is None:
+            self._callbacks.on_epoch_start(trainer, trainer.state.epoch + 1)
 
     def add_row(self, row: Mapping[str, Any]) -> None:
         self._trainer.add_row(row, self._callbacks)
+        self._start_epoch()
 
     def evaluate(self) -> dict[str, float | None]:
         return self._trainer.validate(self.run.samples)

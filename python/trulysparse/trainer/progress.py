@@ -142,7 +142,7 @@ class ProgressReporter(Callback):
         self._epochs_done += 1
         left = (now - self._started) / self._epochs_done * (epochs - len(trainer.history))
         seconds = row["train_seconds"] or 0.0
-        speed = trainer.steps_per_epoch * trainer.batch_size / seconds if seconds > 0 else None
+        speed = trainer.samples_per_epoch / seconds if seconds > 0 else None
         line = format_row(row, epochs, speed, left)
         if self._bar is not None:
             self._bar.set_description_str(line, refresh=False)

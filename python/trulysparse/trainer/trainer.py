@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import numbers
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -97,7 +98,9 @@ class Trainer:
     epochs : int or None
         How many epochs the run is to have, as the last `fit` or the checkpoint said.
     steps_per_epoch : int
-        Whole batches in the training data.
+        Whole batches in the training data; of a synchronous parallel run, the steps that they make.
+    samples_per_epoch : int
+        Samples in them.
     stop_reason : str or None
         Why a callback ended the run.
     parallel_report : ParallelReport or None
@@ -171,6 +174,7 @@ class Trainer:
         self.history = History()
         self.epochs: int | None = None
         self.steps_per_epoch = 0
+        self.samples_per_epoch = 0
         self.stop_reason: str | None = None
         self.data_fingerprint: dict[str, Any] | None = None
         self._engine = Engine(
@@ -248,6 +252,7 @@ class Trainer:
             return self._fit_parallel(self.parallel, X, y, epochs, validation)
         data = self._prepare(X, y, epochs, validation)
         self.steps_per_epoch = data.count // self.batch_size
+        self.samples_per_epoch = self.steps_per_epoch * self.batch_size
         self._check_run(epochs)
         callbacks = self._all_callbacks()
         with StopSignals() as signals:
@@ -325,9 +330,13 @@ class Trainer:
             workers, batches = parallel.workers(world.size), data.count // self.batch_size
             parallel.check_run(batches, workers, epochs)
             self.steps_per_epoch = parallel.steps_per_epoch(batches, workers)
+            self.samples_per_epoch = batches // self.steps_per_epoch * self.steps_per_epoch * self.batch_size
             if main:
                 self._check_run(epochs)
         self._engine.threads = parallel.threads(world, self.threads)
+        taken = parallel.prepare(self.net, self.optimizer, epochs, self._engine.threads, world)
+        if taken is not None and self.progress:
+            print(taken, file=sys.stderr)
         callbacks = self._all_callbacks() if main else CallbackList([])
         with StopSignals() as signals:
             callbacks.on_fit_start(self)
@@ -338,6 +347,7 @@ class Trainer:
                 if main and not host.concluded:
                     self.conclude(callbacks, save=False)
                 self._versions = self._net_versions()
+        world.close()
         if signal:
             raise TrainingInterrupted(signal, None if self.checkpoint is None else str(self.checkpoint))
         return self.history
@@ -377,7 +387,8 @@ class Trainer:
         """Rebuild a trainer from a checkpoint (file or run directory); call `fit` with the same data to go on.
 
         The finished run is bit for bit the one that would not have been interrupted. `overrides` may set `threads`,
-        `callbacks`, `checkpoint`, `checkpoint_every` and `progress`.
+        `callbacks`, `checkpoint`, `checkpoint_every` and `progress`; and, in a parallel run, ``outline=True`` on ranks
+        other than 0, which then take no memory for a network that rank 0 sends them.
 
         Raises
         ------
