@@ -12,12 +12,14 @@ pytestmark = pytest.mark.mpi
 
 START = """
 import faulthandler; faulthandler.dump_traceback_later(40, exit=True)  # before the launch is given up
-import hashlib, json, os, signal, sys, time
+import hashlib, json, os, signal, sys, time, warnings
 import numpy as np
 import trulysparse as ts
+from trulysparse.errors import ParallelWarning
 from trulysparse.parallel import WASAP, WASSP
 from trulysparse.parallel.world import import_mpi
 
+warnings.simplefilter("ignore", ParallelWarning)  # more ranks than cores, on purpose
 comm = import_mpi().COMM_WORLD
 rank, workers = comm.Get_rank(), comm.Get_size() - 1
 rng = np.random.default_rng(0)
