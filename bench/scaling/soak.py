@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 RUN_SECONDS = 40
-KILL_SECONDS = 20
+KILL_SECONDS = 30
 RUNS_A_LAUNCH = 10
 OPEN_MPI = ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]
 
@@ -69,7 +69,7 @@ def make_trainer(spec: dict[str, Any], **more: Any) -> Any:
     return ts.Trainer(
         net,
         topology=rules[spec["topology"]](),
-        optimizer=ts.SGD(lr=0.01, momentum=0.9) if spec["optimizer"] == "sgd" else ts.Adam(lr=0.001),
+        optimizer=ts.SGD(lr=0.001, momentum=0.9) if spec["optimizer"] == "sgd" else ts.Adam(lr=0.001),
         pruning=ts.ImportancePruning(start=0, period=1, regrow_into_pruned=False) if spec["pruning"] else None,
         parallel=kinds[spec["strategy"]](
             phase_two=spec["phase_two"], transport=spec["transport"], broadcast=spec["broadcast"]
@@ -182,7 +182,7 @@ def victim_on_ranks(folder: Path, seed: int) -> None:
     else:
         trainer = make_trainer(spec, checkpoint=file, checkpoint_every=1)
     delays.longest = spec["delay"]
-    faulthandler.dump_traceback_later(RUN_SECONDS, exit=True)
+    faulthandler.dump_traceback_later(KILL_SECONDS - 4, exit=True)
     trainer.fit(X, y, epochs=spec["epochs"])
     faulthandler.cancel_dump_traceback_later()
     if rank == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from trulysparse import _kernels
 from trulysparse.engine import Engine, Parameters, TrainState
 from trulysparse.errors import ParallelError
 from trulysparse.model import SparseMLP
+from trulysparse.parallel import wire
 from trulysparse.parallel.board import Board, ModelStore, next_count, own_layer, own_network
 from trulysparse.parallel.transport import Client, Do, Order, Said, Server, Update
 from trulysparse.parallel.world import World, check_shm
@@ -55,6 +57,18 @@ def is_alive(pid: int) -> bool:
     return state not in "ZX"
 
 
+def _all_here(world: World, someone_died: Callable[[], bool]) -> bool:
+    """Wait until all ranks are here; False if one died: what all free together then stays until the processes end."""
+    if someone_died():
+        return False
+    try:
+        return wire.wait([world.comm.Ibarrier()], interrupted=someone_died)
+    except wire.mpi_error() as error:
+        if wire.is_death(error):
+            return False
+        raise
+
+
 class SharedServer(Server):
     """The master of one node: the single writer of the model.
 
@@ -80,6 +94,7 @@ class SharedServer(Server):
         world.barrier()  # zeroed
         world.barrier()  # everybody's pid is there
         self._heard = [0] * self.workers
+        self._look_at = 0.0
         self._next = 0
         self._bytes_of_update = 0, 0
         self._model: ModelStore | None = None
@@ -132,8 +147,7 @@ class SharedServer(Server):
     def free_model(self) -> None:
         self._model, self.has_model = None, False
         window, self._window = self._window, None
-        if window is not None and not self.lost:
-            self._world.barrier()
+        if window is not None and _all_here(self._world, self._has_lost):
             window.free()
 
     def receive(self, seconds: float) -> Update | None:
@@ -157,6 +171,12 @@ class SharedServer(Server):
                 return None
             _kernels.wait_word(board.words, Board.bell, bell, min(left, _SLICE_SECONDS))
 
+    def _has_lost(self) -> bool:
+        if time.monotonic() >= self._look_at:
+            self._count_the_dead()
+            self._look_at = time.monotonic() + _SLICE_SECONDS
+        return bool(self.lost)
+
     def _count_the_dead(self) -> None:
         for worker in self.living:
             if not is_alive(int(self._board.pids[worker])):
@@ -175,7 +195,7 @@ class SharedServer(Server):
 
     def close(self) -> None:
         self.free_model()
-        if not self.lost:
+        if _all_here(self._world, self._has_lost):
             self._control.free()
 
     def _measure(self, net: SparseMLP) -> None:
@@ -286,15 +306,13 @@ class SharedClient(Client):
     def free_model(self) -> None:
         self._model = None
         window, self._window = self._window, None
-        if window is not None and not self._someone_died:
-            self._world.barrier()
+        if window is not None and _all_here(self._world, self._someone_died):
             window.free()
 
-    @property
     def _someone_died(self) -> bool:
         return bool(_kernels.load_word(self._board.words, Board.deaths))
 
     def close(self) -> None:
         self.free_model()
-        if not self._someone_died:
+        if _all_here(self._world, self._someone_died):
             self._control.free()
