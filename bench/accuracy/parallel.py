@@ -33,6 +33,12 @@ MODES: dict[str, dict[str, Any] | None] = {
     SEQUENTIAL: None,
     "WASAP": {"name": "wasap", "transport": "shared"},
     "WASAP, hot start 2": {"name": "wasap", "transport": "shared", "hot_start": 2.0},
+    "WASAP, hot start 2, phase two without evolution": {
+        "name": "wasap",
+        "transport": "shared",
+        "hot_start": 2.0,
+        "local_topology": False,
+    },
     "WASSP": {"name": "wassp", "transport": "shared"},
     "AllReduce": {"name": "allreduce"},
     "Decentralized": {"name": "decentralized"},
