@@ -40,6 +40,7 @@ MODES: dict[str, dict[str, Any] | None] = {
         "local_topology": False,
     },
     "WASSP": {"name": "wassp", "transport": "shared"},
+    "WASSP, phase two without evolution": {"name": "wassp", "transport": "shared", "local_topology": False},
     "AllReduce": {"name": "allreduce"},
     "Decentralized": {"name": "decentralized"},
 }

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         small_dense,
     )
     from .optim import SGD, Adam, Constant, Cosine, HotStart, MultiStep, StepDecay, Warmup
-    from .parallel import WASAP, WASSP, Parallel, ParallelReport
+    from .parallel import WASAP, WASSP, AllReduce, Decentralized, Parallel, ParallelReport
     from .topology import (
         DSR,
         GMP,
@@ -138,7 +138,7 @@ _HOMES = {
         "small_dense",
     ),
     "optim": ("Adam", "Constant", "Cosine", "HotStart", "MultiStep", "SGD", "StepDecay", "Warmup"),
-    "parallel": ("Parallel", "ParallelReport", "WASAP", "WASSP"),
+    "parallel": ("AllReduce", "Decentralized", "Parallel", "ParallelReport", "WASAP", "WASSP"),
     "topology": (
         "GMP",
         "SET",
@@ -194,6 +194,7 @@ __all__ = [
     "WASSP",
     "Adam",
     "AllReLU",
+    "AllReduce",
     "BestModel",
     "Callback",
     "CheckpointError",
@@ -204,6 +205,7 @@ __all__ = [
     "CosineDrop",
     "DataError",
     "Dataset",
+    "Decentralized",
     "DeepR",
     "DensityWarning",
     "DivergenceError",

@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.mpi
 
 START = """
-import faulthandler; faulthandler.dump_traceback_later(50, exit=True)  # before the launch is given up
+import faulthandler; faulthandler.dump_traceback_later(40, exit=True)  # before the launch is given up
 import hashlib, json, os, signal, sys, time
 import numpy as np
 import trulysparse as ts
@@ -453,3 +453,143 @@ if rank == 0:
     print("resumed")
 """
     assert run_mpi(ranks, _resume(program)).stdout == "resumed\n"
+
+
+# What fails on one rank ends the run on all, in the same processes again and again: each time all can go on.
+FAILS = """
+from trulysparse.parallel.worker import Worker
+from trulysparse.engine import Engine
+
+compute, train_batch = Worker._compute, Engine.train_batch
+wide = lambda: ts.SparseMLP((12, 1000, 300, 2), density=0.5, seed=1)  # gradients that MPI does not buffer
+
+def failure(make, *, on, at, phase, error=ValueError("no luck")):
+    made = {"count": 0}
+    def strike():
+        made["count"] += 1
+        if made["count"] == at and rank == on:
+            raise error
+    class Fail(ts.Callback):
+        def on_step_end(self, trainer, step):
+            strike()
+        def on_epoch_end(self, trainer, row):
+            if phase == 2 and row["epoch"] == at:
+                raise error
+    def computing(self, order):
+        if phase == 1:
+            strike()
+        compute(self, order)
+    def training(self, *arguments):
+        if phase == 2:
+            strike()
+        return train_batch(self, *arguments)
+    Worker._compute, Engine.train_batch = computing, training
+    run = make(callbacks=[Fail()] if on == rank == 0 else [])
+    try:
+        run.fit(X, y, epochs=6, validation=0.1)
+    except Exception as raised:
+        said = f"{type(raised).__name__}: {raised}"
+    else:
+        said = "nothing"
+    finally:
+        Worker._compute, Engine.train_batch = compute, train_batch
+    return comm.allgather(said)
+"""
+
+
+def test_a_failing_worker_ends_the_run(run_mpi: Any) -> None:
+    program = """
+for transport in ("shared", "messages"):
+    for strategy in (WASAP, WASSP):
+        for phase, at, net in ((1, 1, network), (1, 6, wide), (2, 1, wide), (2, 5, network)):
+            make = lambda **more: trainer(net(), parallel=strategy(phase_two=0.5, transport=transport), **more)
+            said = failure(make, on=2, at=at, phase=phase)
+            case = (transport, strategy, phase, at, said)
+            assert said[2] == "ValueError: no luck", case
+            assert said[0] == "ParallelError: rank 2 failed: ValueError: no luck", case
+            for k in {1, workers}:
+                if k != 2:
+                    assert said[k].startswith("ParallelError: ") and "rank 2 failed: ValueError: no luck" in said[k], case
+            run = make()
+            run.fit(X, y, epochs=2)
+            assert comm.allgather(run.net.connections) == [run.net.connections] * (workers + 1)
+if rank == 0:
+    print("ended")
+"""
+    assert run_mpi(4, START + FAILS + program).stdout == "ended\n"
+
+
+def test_a_failing_master_ends_the_run(run_mpi: Any) -> None:
+    program = """
+for transport in ("shared", "messages"):
+    for strategy in (WASAP, WASSP):
+        for phase, at, net in ((1, 1, network), (1, 6, wide), (2, 3, wide), (2, 5, network)):
+            make = lambda **more: trainer(net(), parallel=strategy(phase_two=0.5, transport=transport), **more)
+            said = failure(make, on=0, at=at, phase=phase)
+            case = (transport, strategy, phase, at, said)
+            assert said[0] == "ValueError: no luck", case
+            for told in said[1:]:
+                assert told.startswith("ParallelError: the master failed: ") and "no luck" in told, case
+            make().fit(X, y, epochs=2)
+if rank == 0:
+    print("ended")
+"""
+    assert run_mpi(3, START + FAILS + program).stdout == "ended\n"
+
+
+def test_divergence_ends_the_run(run_mpi: Any) -> None:
+    program = """
+for transport in ("shared", "messages"):
+    for strategy in (WASAP, WASSP):
+        for phase_two in (0.0, 1.0):
+            run = trainer(parallel=strategy(phase_two=phase_two, transport=transport), optimizer=ts.SGD(lr=1e30))
+            try:
+                with np.errstate(all="ignore"):
+                    run.fit(X, y, epochs=3)
+                said = "nothing"
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}"
+            said = comm.allgather(said)
+            case = (transport, strategy, phase_two, said)
+            assert all("the loss became" in told and "lower the learning rate" in told for told in said), case
+            diverged = [told.startswith("DivergenceError") for told in said]
+            assert diverged[0] if phase_two == 0 else any(diverged), case
+if rank == 0:
+    print("ended")
+"""
+    assert run_mpi(3, START + program).stdout == "ended\n"
+
+
+def test_other_data_on_a_rank_is_refused(run_mpi: Any) -> None:
+    program = """
+def refused(make, data, targets, epochs=2, **more):
+    try:
+        make().fit(data, targets, epochs=epochs, **more)
+    except Exception as error:
+        return comm.allgather(f"{type(error).__name__}: {error}")
+    raise AssertionError("it ran")
+
+for transport in ("shared", "messages"):
+    make = lambda **more: trainer(parallel=WASAP(transport=transport), **more)
+    other = X + (rank == 1)
+    said = refused(make, other, y)
+    assert said[1].startswith("ConfigError: rank 1 was given other data than rank 0"), said
+    assert all("rank 1" in told and "other data" in told for told in said), said
+    said = refused(make, X[: len(X) - 5 * (rank == 2)], y[: len(X) - 5 * (rank == 2)])
+    assert all("other data" in told for told in said), said
+    said = refused(make, X, y, epochs=2 + (rank == 1))
+    assert all("other epochs" in told for told in said), said
+    said = refused(lambda: make(seed=rank == 1 and 4 or 3), X, y)
+    assert all("other settings" in told for told in said), said
+    bad = X.copy()
+    if rank == 2:
+        bad[3, 3] = np.nan
+    said = refused(make, bad, y)
+    assert all("rank 2" in told for told in said[:2]), said
+    said = refused(make, X[:64], y[:64])  # two batches for three workers
+    assert all("2 whole batches for 3 workers" in told and "mpiexec -n 3" in told for told in said), said
+    make().fit(X, y, epochs=2)
+if rank == 0:
+    print("refused")
+"""
+    assert run_mpi(4, START + program).stdout == "refused\n"

@@ -33,6 +33,14 @@ def _segments(layout: Layout) -> list[slice]:
     return [*reversed(layout.weights), slice(layout.biases[0].start, layout.size)]
 
 
+def _forget(receives: list[Any]) -> None:
+    """Take back receives: what has begun to arrive is let in, since it would be written all the same."""
+    for request in receives:
+        if request:
+            request.Cancel()
+    wire.wait(receives)
+
+
 class MessageServer(Server):
     """The master, wherever its workers are.
 
@@ -115,7 +123,7 @@ class MessageServer(Server):
                     update = Update.read(self._records[worker, ...])
                     update.worker = worker
                     self._heard[worker] = None
-                    if worker in self._arriving:
+                    if update.kind == Said.GRADIENT:  # of one that failed, no more of it comes
                         wire.wait(self._arriving.pop(worker))
                     return update
             if time.monotonic() >= until:
@@ -207,9 +215,7 @@ class MessageServer(Server):
         self._arriving[worker] = requests
 
     def close(self) -> None:
-        for request in [r for some in (*self._heard, *self._arriving.values()) for r in some or []]:
-            request.Cancel()
-            request.Free()
+        _forget([request for some in (*self._heard, *self._arriving.values()) for request in some or []])
         for worker in self.living:
             wire.wait(self._sending[worker])
 
@@ -249,16 +255,20 @@ class MessageClient(Client):
                 return order
             pause.rest()
 
-    def poll(self) -> Order | None:
+    def _is_told(self) -> bool:
+        """Whether an order is there."""
         if self._listening is None:
             self._listening = wire.receive_into(self._world, self._record.view(np.uint8), 0, _ORDER_TAG)
         try:
-            if not wire.is_done(self._listening):
-                return None
+            return wire.is_done(self._listening)
         except wire.mpi_error() as error:
             if wire.is_death(error):
                 raise ParallelError("the master died; resume from the last checkpoint with --resume") from error
             raise
+
+    def poll(self) -> Order | None:
+        if not self._is_told():
+            return None
         self._listening = None
         order = Order.read(self._record[0, ...])
         if order.kind in _CARRIES_MODEL:
@@ -314,8 +324,14 @@ class MessageClient(Client):
 
     def _settle(self) -> None:
         """Wait until what was said has left."""
-        wire.wait(self._sending)
+        wire.wait(self._sending, interrupted=self._is_given_up)
         self._sending = []
+
+    def _is_given_up(self) -> bool:
+        """Raise if the master has given up, and receives nothing any more."""
+        if self._is_told() and (order := Order.read(self._record[0])).kind == Do.ABORT:
+            raise ParallelError(order.text)
+        return False
 
     def own_model(self, net: SparseMLP, state: TrainState) -> None:
         """Let the engine go: the network is this process's own already, and the master sends the slots."""
@@ -325,6 +341,4 @@ class MessageClient(Client):
         self._store = None
 
     def close(self) -> None:
-        for request in self._listening or []:
-            request.Cancel()
-            request.Free()
+        _forget(self._listening or [])

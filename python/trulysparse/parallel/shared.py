@@ -234,6 +234,13 @@ class SharedClient(Client):
         if not is_alive(int(self._board.pids[-1])):
             raise ParallelError("the master died; resume from the last checkpoint with --resume")
 
+    def _look_for_abort(self) -> None:
+        """Raise if the master has given up: it reads nothing any more."""
+        if _kernels.load_word(self._board.words, Board.told(self._worker)) != self._heard:
+            order = Order.read(self._board.orders[self._worker])
+            if order.kind == Do.ABORT:
+                raise ParallelError(order.text)
+
     def poll(self) -> Order | None:
         board = self._board
         if _kernels.load_word(board.words, Board.told(self._worker)) == self._heard:
@@ -261,6 +268,7 @@ class SharedClient(Client):
         while (seen := _kernels.load_word(words, read)) != self._said:  # what was said before is still unread
             if not _kernels.wait_word(words, read, seen, _SLICE_SECONDS):
                 self._look_for_master()
+                self._look_for_abort()
         update.version = self._version
         update.write(self._board.updates[self._worker])
         self._said = _kernels.add_word(words, Board.said(self._worker), 1)

@@ -184,7 +184,7 @@ class WASAP(ParameterServer):
     phase_two : float
         Part of the epochs that is trained locally.
     hot_start : float
-        The learning rate of the first epochs is multiplied by it.
+        With more than one worker, the learning rate of the first epochs is multiplied by it.
     hot_start_epochs : int
         How many.
     transport : {"auto", "shared", "messages"}
@@ -202,7 +202,7 @@ class WASAP(ParameterServer):
         self,
         *,
         phase_two: float = 0.3,
-        hot_start: float = 1.0,
+        hot_start: float = 2.0,
         hot_start_epochs: int = 5,
         transport: str = "auto",
         local_topology: bool = True,
@@ -219,7 +219,7 @@ class WASAP(ParameterServer):
         return batches
 
     def rate_factor(self, epoch: int, workers: int) -> float:
-        return self.hot_start if epoch < self.hot_start_epochs else 1.0
+        return self.hot_start if workers > 1 and epoch < self.hot_start_epochs else 1.0
 
     def rate(self, optimizer: Optimizer, progress: Progress, workers: int, staleness: int) -> float:
         rate = super().rate(optimizer, progress, workers, staleness)
