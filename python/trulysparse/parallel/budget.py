@@ -37,8 +37,9 @@ class Budget:
         return self.phase_one_bytes + self.phase_two_bytes
 
     def __str__(self) -> str:
-        second = f", phase two {_mb(self.phase_two_bytes)}" if self.phase_two_bytes else ""
-        return f"phase one {_mb(self.phase_one_bytes)}{second}; one network {_mb(self.model_bytes)}"
+        one = _mb(self.phase_one_bytes)
+        phases = f"phase one {one}, phase two {_mb(self.phase_two_bytes)}" if self.phase_two_bytes else one
+        return f"{phases}; one network {_mb(self.model_bytes)}"
 
 
 def plan_budgets(
@@ -75,6 +76,13 @@ def plan_budgets(
     return budgets
 
 
+def plan_peer_budgets(net: SparseMLP, slots: Sequence[str], node_of: Sequence[int], *, copies: int) -> list[Budget]:
+    """Return the budget of each node where every rank has a network, and `copies` arrays as long as its parameters."""
+    model = ModelStore.nbytes(ModelStore.plan_of(net, slots, 0))
+    weights = ModelStore.nbytes(ModelStore.plan_of(net, (), 0, index=False))
+    return [Budget(model, node_of.count(node) * (model + copies * weights), 0) for node in range(max(node_of) + 1)]
+
+
 def check_budgets(world: World, budgets: Sequence[Budget] | None) -> None:
     """Refuse a run for which some node has too little memory; all ranks call it, rank 0 with the budgets.
 
@@ -90,8 +98,8 @@ def check_budgets(world: World, budgets: Sequence[Budget] | None) -> None:
             if known and budget.most_bytes > min(known):
                 raise ParallelError(
                     f"node {node} needs {_mb(budget.most_bytes)} for models ({budget}), activations and data besides, "
-                    f"but {_mb(min(known))} are available; start fewer processes a node, use phase_two=0, or make the "
-                    "network smaller"
+                    f"but {_mb(min(known))} are available; start fewer processes a node, "
+                    f"{'use phase_two=0, ' if budget.phase_two_bytes else ''}or make the network smaller"
                 )
 
 

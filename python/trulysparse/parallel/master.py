@@ -194,7 +194,7 @@ class Master:
         self._started = time.perf_counter()
         while state.epoch < end and not self._signal and self.host.stop_reason is None:
             if state.batch == 0 and state.epoch and not state.evolved:
-                self._correct_momentum(state.epoch - 1, state.epoch)
+                self.strategy.correct_momentum(self.engine, self.workers, state.epoch - 1, state.epoch)
             progress = self._progress(state.step)
             if not state.evolved and self.run.acts(progress):
                 self._evolve(progress, self._rows(state.epoch, state.batch))
@@ -234,15 +234,6 @@ class Master:
                 self._idle.append(update.worker)
         self._idle.sort()
         return [done[slot] for slot in range(len(jobs))]
-
-    def _correct_momentum(self, before: int, now: int | None) -> None:
-        """Scale the velocity as the learning rate: it is a sum of steps taken at the old one."""
-        factor = self.strategy.rate_factor(before, self.workers)
-        rate = 1.0 if now is None else self.strategy.rate_factor(now, self.workers)
-        if rate != factor and "velocity" in self.engine.optimizer.slots:
-            trained = [slots for parameters in self.state.activation_slots for slots in parameters.values()]
-            for slots in (*self.state.weight_slots, *self.state.bias_slots, *trained):
-                _kernels.scale(slots["velocity"], rate / factor, self.engine.threads)
 
     def _progress(self, step: int) -> Progress:
         per_epoch = self.strategy.steps_per_epoch(self.batches, self.workers)
@@ -338,7 +329,7 @@ class Master:
         started = time.perf_counter()
         if not resumed:
             if self.strategy.synchronous and first_local:
-                self._correct_momentum(first_local - 1, None)
+                self.strategy.correct_momentum(self.engine, self.workers, first_local - 1, None)
             host.notes.update({"phase": 2, "workers": self.workers, "local_from": state.epoch, "left": []})
         elif host.notes["workers"] != self.workers:
             raise ParallelError(

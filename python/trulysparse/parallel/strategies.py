@@ -16,6 +16,7 @@ from trulysparse.optim import Optimizer
 from trulysparse.topology import ImportancePruning, Topology
 
 if TYPE_CHECKING:
+    from trulysparse.engine import Engine
     from trulysparse.parallel.host import Host
     from trulysparse.parallel.report import ParallelReport
     from trulysparse.parallel.world import World
@@ -62,6 +63,24 @@ class Parallel(Configurable):
     def steps_per_epoch(self, batches: int, workers: int) -> int:
         """Return the steps that the network makes in an epoch."""
         raise NotImplementedError
+
+    def rate_factor(self, epoch: int, workers: int) -> float:
+        """Return what the learning rate is multiplied by in an epoch of common steps."""
+        return 1.0
+
+    def rate(self, optimizer: Optimizer, progress: Progress, workers: int, staleness: int) -> float:
+        """Return the learning rate of the update that comes next."""
+        return optimizer.lr_at(progress) * self.rate_factor(progress.finished_epochs, workers)
+
+    def correct_momentum(self, engine: Engine, workers: int, before: int, now: int | None) -> None:
+        """Scale the velocity as the learning rate from one epoch to another (None: to 1): it is a sum of steps."""
+        factor = self.rate_factor(before, workers)
+        rate = 1.0 if now is None else self.rate_factor(now, workers)
+        if rate != factor and "velocity" in engine.optimizer.slots:
+            state = engine.state
+            trained = [slots for parameters in state.activation_slots for slots in parameters.values()]
+            for slots in (*state.weight_slots, *state.bias_slots, *trained):
+                _kernels.scale(slots["velocity"], rate / factor, engine.threads)
 
     def threads(self, world: World, asked: int | None) -> int:
         """Return the threads of a process: its part of the node's cores, unless a number was asked for."""
@@ -124,14 +143,6 @@ class ParameterServer(Parallel):
                 "importance pruning with compact=True would give every worker another number of neurons in phase two, "
                 "and such networks have no average; set compact=False, or phase_two=0"
             )
-
-    def rate_factor(self, epoch: int, workers: int) -> float:
-        """Return what the learning rate is multiplied by in an epoch of phase one."""
-        return 1.0
-
-    def rate(self, optimizer: Optimizer, progress: Progress, workers: int, staleness: int) -> float:
-        """Return the learning rate of the update that comes next."""
-        return optimizer.lr_at(progress) * self.rate_factor(progress.finished_epochs, workers)
 
     def prepare(self, net: SparseMLP, optimizer: Optimizer, epochs: int, threads: int, world: World) -> str | None:
         from trulysparse.parallel.budget import check_budgets, plan_budgets
@@ -215,7 +226,26 @@ class WASAP(ParameterServer):
         return rate / max(1, staleness) if self.staleness_aware else rate
 
 
-class WASSP(ParameterServer):
+class LinearScaling(Parallel):
+    """Base of those that average gradients of as many batches as there are workers, and step further for it."""
+
+    scale_lr: bool
+    warmup_epochs: int
+
+    def _check_scaling(self) -> None:
+        where = type(self).__name__
+        if not isinstance(self.scale_lr, bool):
+            raise ConfigError(f"scale_lr of {where} must be true or false, got {self.scale_lr!r}")
+        self.warmup_epochs = check_integer(self.warmup_epochs, f"warmup_epochs of {where}", low=0)
+
+    def rate_factor(self, epoch: int, workers: int) -> float:
+        if not self.scale_lr:
+            return 1.0
+        part = min(epoch, self.warmup_epochs) / self.warmup_epochs if self.warmup_epochs else 1.0
+        return 1.0 + (workers - 1) * part
+
+
+class WASSP(LinearScaling, ParameterServer):
     """Synchronous in phase one: the mean gradient of all workers is one step; phase two as in `WASAP`.
 
     The learning rate grows in a straight line from its value to K times it over the first epochs, K = workers, and the
@@ -252,18 +282,12 @@ class WASSP(ParameterServer):
     ) -> None:
         self.phase_two, self.transport = phase_two, transport
         self.local_topology, self.broadcast = local_topology, broadcast
-        self.scale_lr = scale_lr
-        self.warmup_epochs = check_integer(warmup_epochs, "warmup_epochs of WASSP", low=0)
+        self.scale_lr, self.warmup_epochs = scale_lr, warmup_epochs
+        self._check_scaling()
         self._check_common()
 
     def steps_per_epoch(self, batches: int, workers: int) -> int:
         return batches // workers
-
-    def rate_factor(self, epoch: int, workers: int) -> float:
-        if not self.scale_lr:
-            return 1.0
-        part = min(epoch, self.warmup_epochs) / self.warmup_epochs if self.warmup_epochs else 1.0
-        return 1.0 + (workers - 1) * part
 
 
 PARALLEL: Registry[Parallel] = Registry("parallel strategy", Parallel)
