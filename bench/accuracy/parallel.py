@@ -3,10 +3,11 @@
 
     python bench/accuracy/parallel.py --data DIR --processes 1 [--epochs 60] [--seeds 3]
 
-The network and settings of `trulysparse train fashion_mnist`; each mode as it is by default, and WASAP with the paper's
-hot start (twice the learning rate for the first five epochs). The accuracy is that of the last epoch: nothing is chosen
-by looking at the test data. In phase two the curve shows the network of one worker in turn, at its end the average.
-Writes bench/results/parallel_accuracy.jsonl and .md, and the curves of all modes to parallel_curves.png.
+The network and settings of `trulysparse train fashion_mnist`; each mode as it is by default (WASAP with the paper's hot
+start: twice the learning rate for the first five epochs), and variants: without hot start, and with connections that
+stay what they are in phase two. The accuracy is that of the last epoch: nothing is chosen by looking at the test data.
+In phase two the curve shows the network of one worker in turn, at its end the average. Writes
+bench/results/parallel_accuracy.jsonl and .md, and the curves of all modes to parallel_curves.png.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ WORKERS = 2
 SEQUENTIAL = "sequential"
 MODES: dict[str, dict[str, Any] | None] = {
     SEQUENTIAL: None,
-    "WASAP": {"name": "wasap", "transport": "shared"},
-    "WASAP, hot start 2": {"name": "wasap", "transport": "shared", "hot_start": 2.0},
+    "WASAP": {"name": "wasap", "transport": "shared", "hot_start": 2.0},
+    "WASAP, no hot start": {"name": "wasap", "transport": "shared", "hot_start": 1.0},
+    "WASAP, fixed in phase two": {"name": "wasap", "transport": "shared", "hot_start": 2.0, "local_topology": False},
     "WASSP": {"name": "wassp", "transport": "shared"},
+    "WASSP, fixed in phase two": {"name": "wassp", "transport": "shared", "local_topology": False},
     "AllReduce": {"name": "allreduce"},
     "Decentralized": {"name": "decentralized"},
 }

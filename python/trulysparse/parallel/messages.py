@@ -289,6 +289,8 @@ class MessageClient(Client):
             raise
         self._listening = None
         order = Order.read(self._record[0, ...])
+        if order.kind in _CARRIES_MODEL:
+            self._settle()
         if order.topology:
             self._receive_topology()
         if order.kind in _CARRIES_MODEL:
@@ -330,9 +332,16 @@ class MessageClient(Client):
             flat = self._engine.gradient.flat
             assert flat is not None
             self._sending += wire.send(self._world, flat[self._segments[-1]], 0, _GRADIENT_TAG)
+        else:
+            self._settle()
         update.version = self._version
         update.write(self._said[0, ...])
         self._sending += wire.send(self._world, self._said.view(np.uint8), 0, _UPDATE_TAG)
+        if update.kind != Said.GRADIENT:  # the order that answers a gradient shows that it arrived
+            self._settle()
+
+    def _settle(self) -> None:
+        """Wait until what was said has left."""
         wire.wait(self._sending)
         self._sending = []
 
@@ -345,3 +354,8 @@ class MessageClient(Client):
 
     def close(self) -> None:
         _forget(self._listening or [])
+        try:
+            self._settle()  # the master takes what was sent, whatever happened
+        except wire.mpi_error() as error:
+            if not wire.is_death(error):
+                raise
