@@ -125,7 +125,13 @@ class MessageServer(Server):
                     update.worker = worker
                     self._heard[worker] = None
                     if update.kind == Said.GRADIENT:  # of one that failed, no more of it comes
-                        wire.wait(self._arriving.pop(worker))
+                        try:
+                            wire.wait(self._arriving.pop(worker))
+                        except wire.mpi_error() as error:
+                            if not wire.is_death(error):
+                                raise
+                            self.lost.add(worker)
+                            continue
                     return update
             if time.monotonic() >= until:
                 return None
