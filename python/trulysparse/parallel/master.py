@@ -336,7 +336,8 @@ class Master:
         if not math.isfinite(loss):
             raise DivergenceError(
                 f"the loss became {loss} in epoch {self.state.epoch + 1}, step {self.state.step}; lower the learning "
-                "rate (with wassp: scale_lr=False, or a longer warmup_epochs), or clip gradients with clip_norm"
+                "rate, above all with many workers (wasap: hot_start=1 too; wassp: scale_lr=False, or a longer "
+                "warmup_epochs), or clip gradients with clip_norm"
             )
 
     # Phase two

@@ -177,7 +177,7 @@ class WASAP(ParameterServer):
     the end the copies are averaged and pruned to the number of connections that one had.
 
     With more than one worker the result depends on timing and is not reproducible; with one it is that of training in
-    one process, bit for bit.
+    one process, bit for bit (with micro-batches and momentum SGD, up to the rounding of their sums).
 
     Parameters
     ----------
