@@ -128,9 +128,10 @@ def test_the_rate_of_wasap_starts_hot_and_knows_staleness() -> None:
     def rate(strategy: WASAP, epoch: int, staleness: int = 0, workers: int = 4) -> float:
         return strategy.rate(optimizer, Progress(epoch * 10, float(epoch), 10, 20), workers, staleness)
 
-    assert [rate(WASAP(hot_start=1), epoch, 7) for epoch in (0, 4, 5)] == [0.5] * 3
-    assert [rate(WASAP(), epoch) for epoch in (0, 4, 5)] == [1.0, 1.0, 0.5]
-    assert [rate(WASAP(), epoch, workers=1) for epoch in (0, 4, 5)] == [0.5] * 3  # nothing is asynchronous
+    assert [rate(WASAP(), epoch, 7) for epoch in (0, 4, 5)] == [0.5] * 3
+    hot = WASAP(hot_start=2.0)
+    assert [rate(hot, epoch) for epoch in (0, 4, 5)] == [1.0, 1.0, 0.5]
+    assert [rate(hot, epoch, workers=1) for epoch in (0, 4, 5)] == [0.5] * 3  # nothing is asynchronous
     assert [rate(WASAP(staleness_aware=True), 5, staleness) for staleness in (0, 1, 2, 4)] == [0.5, 0.5, 0.25, 0.125]
 
 

@@ -66,6 +66,15 @@ _PRESETS = {
 _DEFAULT = _preset([1000, 1000, 1000], 20, 0.6, "he_uniform", fit={"epochs": 100})
 
 
+def parallel_preset(name: str, strategy: str) -> dict[str, Any]:
+    """Return what a parallel run on the data set `name` does when nothing else is said.
+
+    The paper's asynchronous phase begins with a larger learning rate; it does not say how much larger.
+    """
+    papers = _PRESETS.keys() - {"digits"}
+    return {"hot_start": 2.0} if strategy == "wasap" and name in papers else {}
+
+
 def preset(name: str) -> dict[str, dict[str, Any]]:
     """Return the tables of a run on the data set `name`: a copy, free to change."""
     tables = copy.deepcopy(_PRESETS.get(name, _DEFAULT))

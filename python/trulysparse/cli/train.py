@@ -14,7 +14,7 @@ from typing import Any
 
 from trulysparse._files import write_text
 from trulysparse.cli.config import RunConfig
-from trulysparse.cli.presets import preset
+from trulysparse.cli.presets import parallel_preset, preset
 from trulysparse.data import Dataset
 from trulysparse.errors import ConfigError, DensityWarning
 from trulysparse.model import SparseMLP
@@ -160,6 +160,9 @@ def _configure(arguments: argparse.Namespace) -> RunConfig:
     for (table, key), value in flags.items():
         if value is not None:
             config.set(table, key, value)
+    if arguments.parallel is not None and arguments.resume is None and not _is_run_file(arguments.source):
+        for key, value in parallel_preset(arguments.source or "digits", arguments.parallel).items():
+            config.set("parallel", key, value)
     for assignment in arguments.settings:
         config.set_text(assignment)
     config.check()

@@ -22,7 +22,7 @@ from trulysparse.topology import ImportancePruning, LayerGradient, Signals, Topo
 # A rule may bring state for optimizers other than the one at hand.
 _COMMON_SLOTS = ("velocity", "m", "v", "age")
 
-Settle = Callable[[SparseLayer], None]
+Settle = Callable[[SparseLayer, TopologyDelta], None]
 
 
 @dataclass(frozen=True)
@@ -249,8 +249,8 @@ def evolve_network(
     rule : Topology, optional
         The rule of the run, due or not: what it remembers follows when neurons are removed. Default `topology`.
     settle : callable, optional
-        Called with each layer that the rule changed, before the next one is: may move its arrays elsewhere, so that
-        memory for one layer beside the network is enough.
+        Called with each layer that the rule changed, and how, before the next one is: may move its arrays elsewhere,
+        so that memory for one layer beside the network is enough.
 
     Returns
     -------
@@ -297,7 +297,7 @@ def evolve_network(
                 grown[layer.index] += came
                 carry_out(layer, state.weight_slots[layer.index], delta)
                 if settle is not None:
-                    settle(layer)
+                    settle(layer, delta)
     for layer in net.layers:
         layer.pattern.transpose(threads)  # here and not when first used: with these threads
     for exploration in state.exploring.values():

@@ -49,7 +49,7 @@ class Pattern:
         An array of another dtype or not contiguous.
     """
 
-    __slots__ = ("_borrowed", "_transposed", "col_idx", "n_in", "n_out", "row_ptr")
+    __slots__ = ("__weakref__", "_borrowed", "_transposed", "col_idx", "n_in", "n_out", "row_ptr")
 
     n_in: int
     n_out: int
@@ -76,6 +76,13 @@ class Pattern:
         pattern._transposed = col_ptr, row_idx, perm
         pattern._borrowed = True
         return pattern
+
+    def own(self) -> None:
+        """Copy what lies in memory that is about to change or to go: whoever kept the pattern keeps it as it was."""
+        if self._borrowed:
+            copy = self.lasting()
+            self.row_ptr, self.col_idx, self._transposed = copy.row_ptr, copy.col_idx, copy._transposed
+            self._borrowed = False
 
     def lasting(self) -> Pattern:
         """Return the pattern, or a copy if it lies in memory that will be written to again."""

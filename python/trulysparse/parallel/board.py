@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,6 +107,7 @@ class ModelStore:
         self._values: NDArray[np.float32] = self._take(self._size, np.float32)
         self._slots = {name: self._take(self._size, np.float32) for name in plan["slots"]}
         self._gradients = [self._take(self._size, np.float32) for _ in range(plan["workers"])]
+        self._lent: dict[int, weakref.ref[Pattern]] = {}
         self._index: list[list[NDArray[Any]]] = []
         self._parts: dict[int, Parameters] = {}  # of gradients, for the connections as they are now
         if not plan["index"]:
@@ -180,6 +182,7 @@ class ModelStore:
         place, values = layout.weights[index], layout.parameters(self._values)
         end = place.start + _kernels.padded(self.plan["capacity"][index])
         if self._index:
+            self._settle_accounts(index)
             sources = (layer.pattern.row_ptr, layer.pattern.col_idx, *layer.pattern.transposed)
             for array, source in zip(self._index[index], sources, strict=True):
                 array[: source.size] = source
@@ -227,7 +230,19 @@ class ModelStore:
         row_ptr, col_idx, col_ptr, row_idx, perm = self._index[index]
         views = (col_ptr.view(), row_idx[:count], perm[:count])
         pattern = Pattern.over(n_in, n_out, row_ptr.view(), col_idx[:count], views)
+        self._lent[index] = weakref.ref(pattern)
         layer.replace(pattern, parts.weights[index], parts.biases[index], parts.activations[index])
+
+    def _settle_accounts(self, index: int) -> None:
+        """Give a pattern that somebody may have kept arrays of its own, before this memory is written to or freed."""
+        lent = self._lent.pop(index, lambda: None)()
+        if lent is not None:
+            lent.own()
+
+    def let_go(self) -> None:
+        """Do so for all layers: the memory is about to go."""
+        for index in list(self._lent):
+            self._settle_accounts(index)
 
     def take_layout(self, net: SparseMLP) -> None:
         """Make the whole of `net` live here, with whatever numbers are here."""

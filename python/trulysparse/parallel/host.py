@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from trulysparse.engine import Evolution, Run
@@ -66,11 +66,14 @@ class Host(Protocol):
     def empty_network(self) -> None:
         """Leave this process a network without connections."""
 
-    def end_worker(self) -> None:
-        """Delete this worker's own checkpoint: its network is in the average now."""
+    def note_with(self, more: Callable[[], dict[str, Any]]) -> None:
+        """Have a function add to the notes at the moment of a checkpoint."""
 
-    def begin_worker(self, worker: int, run_name: str) -> None:
-        """Make the checkpoints of this process its worker's own, in the run of that name."""
+    def begin_worker(self, worker: int, run_name: str, local_from: int) -> None:
+        """Make the checkpoints of this process its worker's own, in the local phase of that run from that epoch on."""
+
+    def end_worker(self, *, averaged: bool) -> None:
+        """End that, if it began; delete this worker's own checkpoint if its network is in the average now."""
 
     def resume_worker(self) -> bool:
         """Take over this worker's own checkpoint; False if there is none of this run."""

@@ -66,6 +66,7 @@ class Master:
         self._signal = 0
         self._samples = 0
         self._early: list[Update] = []
+        self._last_row: dict[str, Any] | None = None
         self._sent: list[int | None] = [None] * self.workers
         self._orders: dict[int, NDArray[np.int64]] = {}
         host.notes.setdefault("run", uuid.uuid4().hex)
@@ -80,7 +81,9 @@ class Master:
         begun = self.state.step
         first_local = self.strategy.first_local_epoch(self.host.epochs)
         try:
-            if self.state.epoch < first_local:
+            if self.host.notes.get("phase") != 2:
+                self.strategy.check_resumed(self.host.notes, self.state, self.batches, self.workers)
+            if self.state.epoch < first_local and self.host.notes.get("phase") != 2:
                 self._phase_one(first_local)
             if self._is_local_next():
                 self._phase_two(first_local)
@@ -133,9 +136,9 @@ class Master:
         self._open()
         self._note_size()
         self._idle = list(server.living)
-        self.run.settle = lambda layer: server.settle(net, state, layer.index)
+        self.run.settle = lambda layer, delta: server.settle(net, state, layer.index, delta)
         self.run.stands_for = self.workers if self.strategy.synchronous else 1
-        self.host.notes["phase"] = 1
+        self.host.notes.update({"phase": 1, "workers": self.workers})
         try:
             if self.strategy.synchronous:
                 self._synchronous(end)
@@ -152,11 +155,14 @@ class Master:
     def _asynchronous(self, end: int) -> None:
         """Hand out batches, apply gradients as they come."""
         state, idle = self.state, self._idle
-        left = self.host.notes.pop("left", None) if state.batch else None
-        if state.batch and (left is None or sum(stop - start for start, stop in left) != self.batches - state.batch):
+        left = self.host.notes.pop("left", None)
+        if not state.batch:
+            left = None
+        elif left is None or sum(stop - start for start, stop in left) != self.batches - state.batch:
             left = [[state.batch, self.batches]]
         pool = Batches(self.batches, self.workers, epoch=state.epoch, end=end, number=state.step, left=left)
         flying: dict[int, _Flight] = {}
+        self.host.note_with(lambda: {"left": _left(pool, flying, state.epoch)})
         self._started = time.perf_counter()
         while True:
             ending = bool(self._signal) or self.host.stop_reason is not None
@@ -183,25 +189,30 @@ class Master:
             self.run.count_batch(update.loss, update.correct)
             self._end_step()
         self.host.notes["left"] = pool.left
+        self.host.note_with(dict)
 
     def _ready(self, pool: Batches, flying: int) -> bool:
         """Carry out the evolution that stands before the next ticket; False while it has to wait for other workers."""
         state, server = self.state, self.server
-        if pool.is_empty:  # the evolution that stands before a local epoch is the workers', and after the last is none
-            return True
+        if state.step >= pool.end * self.batches or (pool.is_empty and (server.holds or self._measures)):
+            return True  # the evolution that stands before a local epoch is the workers', and after the last is none
         at = state.step + flying if server.holds else state.step
         progress = self._progress(at)
         if (at == state.step and state.evolved) or not self.run.acts(progress):
             return True
         if at != state.step:
             return False
-        ticket = pool.take(0) if self.run.topology.wants_gradient else None
+        ticket = pool.take(0) if self._measures else None
         rows = np.empty(0, np.int64) if ticket is None else self._rows(ticket.epoch, ticket.batch)
         if self._evolve(progress, rows):
             return not (self._signal or self.host.stop_reason) and self._ready(pool, flying)
         if ticket is not None:
             pool.give_back(ticket)
         return True
+
+    @property
+    def _measures(self) -> bool:
+        return self.run.topology.wants_gradient
 
     def _synchronous(self, end: int) -> None:
         """Make steps of one batch a worker; all gradients are in before the model moves."""
@@ -349,7 +360,8 @@ class Master:
         if not resumed:
             if self.strategy.synchronous and first_local:
                 self.strategy.correct_momentum(self.engine, self.workers, first_local - 1, None)
-            host.notes.update({"phase": 2, "workers": self.workers, "local_from": state.epoch, "left": []})
+            host.notes.update({"phase": 2, "workers": self.workers, "local_from": state.epoch})
+            host.notes.pop("left", None)
         elif host.notes["workers"] != self.workers:
             raise ParallelError(
                 f"the run is in its local phase with {host.notes['workers']} workers, each with a network of its own, "
@@ -418,6 +430,9 @@ class Master:
             if done >= set(server.living):
                 self._last_row = self._row(host.epochs, epochs[host.epochs])
                 break
+            if host.stop_reason is not None:  # the average is what they have by now
+                self._last_row = None
+                break
             update = self._early.pop(0) if self._early else self._receive()
             if update is None:
                 continue
@@ -426,8 +441,9 @@ class Master:
                 evolutions = max(evolutions, update.number)
             elif update.kind == Said.EPOCH:
                 epochs.setdefault(update.epoch, {})[update.worker] = update
-                samples += update.samples
-                self.tally.worked(update.worker, update.train_seconds + update.evolve_seconds)
+                if not update.number:  # not one of before the run was resumed
+                    samples += update.samples
+                    self.tally.worked(update.worker, update.train_seconds + update.evolve_seconds)
         return evolutions, samples
 
     def _stop_local(self) -> None:
@@ -467,9 +483,10 @@ class Master:
         state.weight_slots, state.bias_slots = fresh.weight_slots, fresh.bias_slots
         state.activation_slots = fresh.activation_slots
         state.evolutions = max(state.evolutions, evolutions)
-        state.step = host.epochs * self.strategy.steps_per_epoch(self.batches, self.workers)
         host.notes["phase"] = 1  # averaged: a longer run goes on from one network
-        host.add_row(self._last_row | host.evaluate() | {"connections": net.connections})
+        if self._last_row is not None:
+            host.add_row(self._last_row | host.evaluate() | {"connections": net.connections})
+        state.step = state.epoch * self.strategy.steps_per_epoch(self.batches, self.workers)
 
     def _row(self, epoch: int, by_worker: dict[int, Update]) -> dict[str, Any]:
         """Return a row of the history for a local epoch: sums and means over the workers.
@@ -509,6 +526,12 @@ class Master:
             nodes=self.world.nodes,
             updates_sent=self._sent,
         )
+
+
+def _left(pool: Batches, flying: dict[int, _Flight], epoch: int) -> list[list[int]]:
+    """Return the ranges of batches of an epoch whose gradients are not in the model."""
+    computed = [flight.ticket.batch for flight in flying.values() if flight.ticket.epoch == epoch]
+    return (pool.left if pool.epoch == epoch else []) + [[batch, batch + 1] for batch in computed]
 
 
 def _mean(arrays: list[NDArray[np.float32]], threads: int) -> NDArray[np.float32]:

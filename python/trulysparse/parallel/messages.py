@@ -16,11 +16,24 @@ from trulysparse.model import Pattern, SparseMLP
 from trulysparse.parallel import wire
 from trulysparse.parallel.board import ModelStore
 from trulysparse.parallel.transport import Client, Do, Order, Said, Server, Update
-from trulysparse.parallel.world import Pause, World
+from trulysparse.parallel.world import Pause, World, mark_told
+from trulysparse.topology import TopologyDelta
 
 _ORDER_TAG, _MODEL_TAG, _TOPOLOGY_TAG, _UPDATE_TAG, _GRADIENT_TAG = 1, 2, 3, 4, 5
 _DRAIN_SECONDS = 1e-3
 _CARRIES_MODEL = (Do.COMPUTE, Do.LOCAL)
+
+
+_NOWHERE = np.empty(0, np.int64)
+
+
+def _places(grown: NDArray[np.uint64], before: Pattern, now: Pattern) -> NDArray[np.int64]:
+    """Return where in `now` those of the grown cells stand that `before` had too."""
+    if before.shape != now.shape:
+        return _NOWHERE  # neurons went, which nobody computes across
+    old = before.cells()
+    again = grown[np.isin(grown, old)]
+    return np.searchsorted(now.cells(), again).astype(np.int64)
 
 
 def _store_of(net: SparseMLP, engine: Engine, gradients: int) -> ModelStore:
@@ -72,6 +85,8 @@ class MessageServer(Server):
         self._versions: dict[int, int] = {}  # by slot
         self._patterns: dict[int, list[Pattern]] = {}  # by version
         self._layouts: dict[int, Layout] = {}
+        self._grown: dict[int, list[NDArray[np.uint64]]] = {}  # by layer, of the evolution under way
+        self._reborn: dict[int, dict[int, NDArray[np.int64]]] = {}  # by version and layer: the places of `_places`
         self._store: ModelStore | None = None
         self._carried: NDArray[np.float32] | None = None
         self._next = 0
@@ -80,11 +95,19 @@ class MessageServer(Server):
         self._take_in(net, state)
         self.has_model = True
 
-    def settle(self, net: SparseMLP, state: TrainState, index: int) -> None:
-        """Nothing to do: the arrays are this process's own."""
+    def settle(self, net: SparseMLP, state: TrainState, index: int, delta: TopologyDelta) -> None:
+        """Keep which cells are new: one that was dropped and grown at once is another connection than before."""
+        self._grown.setdefault(index, []).append(delta.grown)
 
     def publish(self, net: SparseMLP, state: TrainState) -> None:
+        before = self._patterns[self.version]
         self.version += 1
+        if self._versions:  # gradients of older versions are on their way
+            self._reborn[self.version] = {
+                index: _places(np.concatenate(grown), before[index], net.layers[index].pattern)
+                for index, grown in self._grown.items()
+            }
+        self._grown = {}
         self._take_in(net, state)
 
     def _take_in(self, net: SparseMLP, state: TrainState) -> None:
@@ -106,6 +129,7 @@ class MessageServer(Server):
         oldest = min([self.version, *flying])
         for version in [v for v in self._patterns if v < oldest]:
             del self._patterns[version], self._layouts[version]
+            self._reborn.pop(version, None)
 
     def own_model(self, net: SparseMLP, state: TrainState) -> None:
         self._engine.flat = None
@@ -165,6 +189,7 @@ class MessageServer(Server):
                 before, after = self._patterns[step][i], self._patterns[step + 1][i]
                 if before is not after:
                     (array,) = before.carry(after, [array], threads=threads)
+                    array[self._reborn[step + 1].get(i, _NOWHERE)] = 0.0
             target[...] = array
         for target, source in zip(new.biases, old.biases, strict=True):
             target[...] = source
@@ -291,7 +316,8 @@ class MessageClient(Client):
                 return None
         except wire.mpi_error() as error:
             if wire.is_death(error):
-                raise ParallelError("the master died; resume from the last checkpoint with --resume") from error
+                told = mark_told(ParallelError("the master died; resume from the last checkpoint with --resume"))
+                raise told from error
             raise
         self._listening = None
         order = Order.read(self._record[0, ...])

@@ -111,7 +111,8 @@ class Peer(ABC, Generic[S]):
         world, engine, host, main = self.world, self.engine, self.host, self.rank == 0
         with world.together("preparing the network"):
             if main:
-                self._check_resumed()
+                batches = self.run.samples.count // host.batch_size
+                self.strategy.check_resumed(host.notes, self.state, batches, self.workers)
         told = tensors = None
         if main:
             tensors, network = engine.net.to_tensors()
@@ -125,18 +126,6 @@ class Peer(ABC, Generic[S]):
                 engine.state = restore_state(engine.net, engine.optimizer, self.run.topology, tensors, told["counters"])
         self._stopped = told["stopped"]
         host.notes["workers"] = self.workers
-
-    def _check_resumed(self) -> None:
-        """See that the steps of a resumed run can be counted on with the ranks that there are now."""
-        state, before = self.state, self.host.notes.get("workers", self.workers)
-        if before == self.workers:
-            return
-        if state.batch:
-            raise ParallelError(
-                f"the run was stopped within an epoch of {before} processes, and cannot go on there with "
-                f"{self.workers}; start it with mpiexec -n {before}"
-            )
-        state.step = state.epoch * self.per_epoch
 
     def _end(self) -> None:
         """Save, and give all ranks the network and the history that rank 0 ends with."""

@@ -19,7 +19,8 @@ from trulysparse.model import SparseMLP
 from trulysparse.parallel import wire
 from trulysparse.parallel.board import Board, ModelStore, next_count, own_layer, own_network
 from trulysparse.parallel.transport import Client, Do, Order, Said, Server, Update
-from trulysparse.parallel.world import World, check_shm
+from trulysparse.parallel.world import World, check_shm, mark_told
+from trulysparse.topology import TopologyDelta
 
 _SLICE_SECONDS = 0.1  # a wait wakes up so often, so that signals are handled and the dead are noticed
 _LINE = 64
@@ -115,7 +116,7 @@ class SharedServer(Server):
         self.has_model = True
         self._world.barrier()
 
-    def settle(self, net: SparseMLP, state: TrainState, index: int) -> None:
+    def settle(self, net: SparseMLP, state: TrainState, index: int, delta: TopologyDelta) -> None:
         if self._model is not None and self._model.fits(net):
             self._model.take_in(net, state, index)
 
@@ -145,6 +146,8 @@ class SharedServer(Server):
         self._engine.own_gradient()
 
     def free_model(self) -> None:
+        if self._model is not None:
+            self._model.let_go()
         self._model, self.has_model = None, False
         window, self._window = self._window, None
         if window is not None and _all_here(self._world, self._has_lost):
@@ -252,7 +255,7 @@ class SharedClient(Client):
 
     def _look_for_master(self) -> None:
         if not is_alive(int(self._board.pids[-1])):
-            raise ParallelError("the master died; resume from the last checkpoint with --resume")
+            raise mark_told(ParallelError("the master died; resume from the last checkpoint with --resume"))
 
     def _look_for_abort(self) -> None:
         """Raise if the master has given up: it reads nothing any more."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trulysparse import _kernels
-from trulysparse.errors import ConfigError
+from trulysparse.engine import TrainState
+from trulysparse.errors import ConfigError, ParallelError
 from trulysparse.model import SparseMLP
 from trulysparse.model.progress import Progress
 from trulysparse.model.registry import Configurable, Registry, check_integer, check_number
@@ -81,6 +82,32 @@ class Parallel(Configurable):
             trained = [slots for parameters in state.activation_slots for slots in parameters.values()]
             for slots in (*state.weight_slots, *state.bias_slots, *trained):
                 _kernels.scale(slots["velocity"], rate / factor, engine.threads)
+
+    def check_resumed(self, notes: Mapping[str, Any], state: TrainState, batches: int, workers: int) -> None:
+        """See that the steps of a resumed run can be counted on with the workers that there are now.
+
+        Parameters
+        ----------
+        notes : mapping
+            Of the checkpoint; "workers" is how many there were.
+        state : TrainState
+            Its steps are counted anew where an epoch has another number of them.
+        batches, workers : int
+
+        Raises
+        ------
+        ParallelError
+            Within an epoch that would have another number of steps.
+        """
+        before, per_epoch = notes.get("workers", workers), self.steps_per_epoch(batches, workers)
+        if before == workers or batches == per_epoch == self.steps_per_epoch(batches, before):
+            return
+        if state.batch:
+            raise ParallelError(
+                f"the run was stopped within an epoch of {before} workers, and cannot go on there with {workers}; "
+                f"start it with mpiexec -n {before + self.masters}"
+            )
+        state.step = state.epoch * per_epoch
 
     def threads(self, world: World, asked: int | None) -> int:
         """Return the threads of a process: its part of the node's cores, unless a number was asked for."""
@@ -184,7 +211,8 @@ class WASAP(ParameterServer):
     phase_two : float
         Part of the epochs that is trained locally.
     hot_start : float
-        With more than one worker, the learning rate of the first epochs is multiplied by it.
+        With more than one worker, the learning rate of the first epochs is multiplied by it. The paper wants it larger
+        than 1; many workers, or a rate that is large already, want it to be 1, lest training diverge.
     hot_start_epochs : int
         How many.
     transport : {"auto", "shared", "messages"}
@@ -202,7 +230,7 @@ class WASAP(ParameterServer):
         self,
         *,
         phase_two: float = 0.3,
-        hot_start: float = 2.0,
+        hot_start: float = 1.0,
         hot_start_epochs: int = 5,
         transport: str = "auto",
         local_topology: bool = True,

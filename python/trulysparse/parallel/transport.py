@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trulysparse.engine import Parameters, TrainState
 from trulysparse.model import SparseMLP
+from trulysparse.topology import TopologyDelta
 
 _TEXT_BYTES = 480
 
@@ -217,8 +218,8 @@ class Server(ABC):
         """Take the network in: workers will compute on it, and its arrays may lie elsewhere until `close_model`."""
 
     @abstractmethod
-    def settle(self, net: SparseMLP, state: TrainState, index: int) -> None:
-        """Take in one layer that was rewired, where that is possible before the whole evolution is over."""
+    def settle(self, net: SparseMLP, state: TrainState, index: int, delta: TopologyDelta) -> None:
+        """Take note of one layer that was rewired, before the whole evolution is over."""
 
     @abstractmethod
     def publish(self, net: SparseMLP, state: TrainState) -> None:

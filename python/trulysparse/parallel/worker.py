@@ -19,7 +19,7 @@ from trulysparse.parallel.batches import shard
 from trulysparse.parallel.master import FINAL_TAG, GATHER_TAG, STATE_TAG
 from trulysparse.parallel.transport import Do, Order, Said, Update
 from trulysparse.parallel.transports import open_client
-from trulysparse.parallel.world import mark_told, rank_memory
+from trulysparse.parallel.world import is_told, mark_told, rank_memory
 from trulysparse.topology import Static
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Worker:
         self._epoch, self._order = -1, np.empty(0, np.int64)
         self._idle_seconds = 0.0
         self._sent = 0
-        self._keeps = False
+        self._keeps = self._averaged = False
 
     def _say(self, update: Update) -> None:
         """Send an update, with what the master wants to know of every worker."""
@@ -80,13 +80,14 @@ class Worker:
                 if order.kind == Do.ABORT:
                     raise mark_told(ParallelError(order.text))
                 self._carry_out(order)
-        except ParallelError:
-            raise
         except BaseException as error:
-            self._say(Update(Said.FAILED, text=f"{type(error).__name__}: {error}"))
-            mark_told(error)
+            if not is_told(error):
+                self._say(Update(Said.FAILED, text=f"{type(error).__name__}: {error}"))
+                mark_told(error)
             raise
         finally:
+            self.engine.seed = self.host.seed
+            self.host.end_worker(averaged=self._averaged)
             if not self._keeps:
                 self.host.empty_network()  # what it holds may lie in memory that goes, or is one worker's alone
             self.engine.own_gradient()
@@ -95,8 +96,7 @@ class Worker:
     def _finish(self, order: Order) -> None:
         """Take the trained network, if it comes."""
         self.world.broken = order.batch > 0
-        if not order.argument:
-            self.host.end_worker()
+        self._averaged = not order.argument
         if order.number:
             self.host.take_result(wire.receive_tensors(self.world, 0, FINAL_TAG))
             self._keeps = True
@@ -147,7 +147,7 @@ class Worker:
         client.own_model(engine.net, engine.state)
         received = wire.receive_tensors(self.world, 0, STATE_TAG)
         counters = json.loads(received.pop("counters").tobytes())
-        host.begin_worker(self.worker, counters.pop("run"))
+        host.begin_worker(self.worker, counters.pop("run"), order.epoch)
         engine.state = restore_state(
             engine.net, engine.optimizer, run.topology, state_tensors(engine.state) | received, counters
         )
@@ -161,7 +161,8 @@ class Worker:
         state = engine.state
         if resumed:
             for row in host.history_rows:
-                self._tell(row, per_epoch * host.batch_size)
+                if row["epoch"] > order.epoch:
+                    self._tell(row, per_epoch * host.batch_size, again=True)
         else:
             state.start_epoch(order.epoch)
             state.step = order.epoch * per_epoch
@@ -200,8 +201,8 @@ class Worker:
         self._tell(row, per_epoch * size)
         return None
 
-    def _tell(self, row: dict[str, object], samples: int) -> None:
-        """Report a local epoch."""
+    def _tell(self, row: dict[str, object], samples: int, *, again: bool = False) -> None:
+        """Report a local epoch; `again` if it was trained before the run was resumed."""
 
         def number(key: str) -> float:
             value = row[key]
@@ -211,6 +212,7 @@ class Worker:
         self._say(
             Update(
                 Said.EPOCH,
+                number=int(again),
                 epoch=int(number("epoch")),
                 samples=samples,
                 loss=number("loss") * samples,

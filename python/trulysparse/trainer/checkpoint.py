@@ -107,7 +107,7 @@ def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
             "history": trainer.history.rows,
             "callbacks": callbacks,
             "data": trainer.data_fingerprint,
-            "parallel": trainer.notes,
+            "parallel": trainer.notes | trainer.note_more(),
         },
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class TrainerHost:
         self.notes: dict[str, Any] = trainer.notes
         self.on_evolution = functools.partial(callbacks.on_evolution, trainer)
         self.concluded = False
+        self._checkpoint: Path | None = trainer.checkpoint
         self._start_epoch()
 
     @property
@@ -75,9 +76,13 @@ class TrainerHost:
             self.concluded = True
             self._trainer.conclude(self._callbacks)
 
-    def begin_worker(self, worker: int, run_name: str) -> None:
+    def note_with(self, more: Callable[[], dict[str, Any]]) -> None:
+        self._trainer.note_more = more
+
+    def begin_worker(self, worker: int, run_name: str, local_from: int) -> None:
         trainer = self._trainer
-        trainer.notes.update({"run": run_name, "worker": worker})
+        self._checkpoint = trainer.checkpoint
+        trainer.notes.update({"run": run_name, "worker": worker, "local_from": local_from})
         if trainer.checkpoint is not None:
             trainer.checkpoint = trainer.checkpoint.with_suffix(f".worker{worker}.safetensors")
 
@@ -87,18 +92,21 @@ class TrainerHost:
             return False
         tensors, metadata = serialize.read_tensors(file)
         notes = metadata.get("parallel", {})
-        if (notes.get("run"), notes.get("worker")) != (trainer.notes["run"], trainer.notes["worker"]):
+        if any(notes.get(key) != trainer.notes[key] for key in ("run", "worker", "local_from")):
             return False
         self._replace_network(tensors)
         state = restore_state(trainer.net, trainer.optimizer, trainer.topology, tensors, metadata["state"])
         trainer.take_over(state, metadata["history"])
         return True
 
-    def end_worker(self) -> None:
-        """Delete this worker's own checkpoint: its network is in the average now."""
-        file: Path | None = self._trainer.checkpoint
-        if file is not None and "worker" in self._trainer.notes:
+    def end_worker(self, *, averaged: bool) -> None:
+        trainer, file = self._trainer, self._trainer.checkpoint
+        if "worker" not in trainer.notes:
+            return
+        if averaged and file is not None:
             file.unlink(missing_ok=True)
+        trainer.checkpoint = self._checkpoint
+        trainer.notes.clear()
 
     def take_result(self, tensors: dict[str, Any]) -> None:
         """Take over the trained network and the history."""

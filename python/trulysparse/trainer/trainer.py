@@ -10,7 +10,7 @@ import numbers
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,8 @@ class Trainer:
         What the last parallel run took and sent; on rank 0.
     notes : dict
         What a parallel run keeps in its checkpoints besides.
+    note_more : callable
+        Returns what belongs to the notes at the moment of a checkpoint.
     data_fingerprint : dict or None
         What a resumed run recognises its training data by.
 
@@ -171,6 +173,8 @@ class Trainer:
             self.parallel.check(net, self.topology, self.pruning)
         self.parallel_report: ParallelReport | None = None
         self.notes: dict[str, Any] = {}
+        self.note_more: Callable[[], dict[str, Any]] = dict
+        self._shared_out = False
         self.history = History()
         self.epochs: int | None = None
         self.steps_per_epoch = 0
@@ -202,6 +206,8 @@ class Trainer:
     @property
     def settled(self) -> bool:
         """Whether the topology rule has brought the network to the density that it is to end with."""
+        if self.notes.get("phase") == 2:  # workers have networks of their own; the one here is that of phase one
+            return False
         if self.epochs is None or not self.steps_per_epoch:
             return True
         step, per_epoch = self.state.step, self.steps_per_epoch
@@ -274,6 +280,11 @@ class Trainer:
         self._check_net()
         if self.checkpoint is not None:
             check_saveable(self, self.checkpoint)
+        if self.notes.get("phase") == 2 and epochs != self.epochs:
+            raise ConfigError(
+                f"the run is in the local phase of its {self.epochs} epochs, in which every worker has a network of "
+                f"its own; finish it with epochs={self.epochs} first, then prolong it"
+            )
         if self.state.step == 0:
             self.topology.check(self.net)
         data = self._admit(X, y, validation)
@@ -339,11 +350,14 @@ class Trainer:
             print(taken, file=sys.stderr)
         callbacks = self._all_callbacks() if main else CallbackList([])
         with StopSignals() as signals:
-            callbacks.on_fit_start(self)
-            host = TrainerHost(self, data, epochs, callbacks, signals)
+            with world.together("starting the run"):
+                callbacks.on_fit_start(self)
+                host = TrainerHost(self, data, epochs, callbacks, signals)
+            self._shared_out = True
             try:
                 signal, self.parallel_report = parallel.train(host, world)
             finally:
+                self._shared_out = False
                 if main and not host.concluded:
                     self.conclude(callbacks, save=False)
                 self._versions = self._net_versions()
@@ -354,6 +368,7 @@ class Trainer:
 
     def conclude(self, callbacks: CallbackList, *, save: bool = True) -> None:
         """End a run: save it if there is a place, tell the callbacks."""
+        self._shared_out = False
         try:
             if save and self.checkpoint is not None:
                 save_checkpoint(self, self.checkpoint)
@@ -366,7 +381,18 @@ class Trainer:
         self.stop_reason = reason
 
     def restore(self, snapshot: NetworkSnapshot) -> None:
-        """Put an earlier network back; optimizer state, which belonged to other connections, starts again at zero."""
+        """Put an earlier network back; optimizer state, which belonged to other connections, starts again at zero.
+
+        Raises
+        ------
+        ConfigError
+            While a parallel run is under way: other processes work on the network. In `on_fit_end` it is over.
+        """
+        if self._shared_out:
+            raise ConfigError(
+                "the network cannot be replaced while other processes train it; do it in on_fit_end, as EarlyStopping "
+                "does, or train in one process"
+            )
         state, sizes = self.state, self.net.sizes
         restore_network(self.net, snapshot)
         fresh = TrainState.fresh(self.net, self.optimizer, self.topology)
