@@ -78,9 +78,14 @@ def test_sigterm_on_any_rank_ends_with_a_checkpoint_that_goes_on(tmp_path: Path,
     assert 0 < done < int(epochs)
     assert (saved.notes["phase"] == 2) is (epochs == "400")
     assert len(list(run.glob("checkpoint.worker*"))) == (2 if epochs == "400" else 0)
-    resumed = train(3, "--resume", str(run), "--epochs", str(done + 20))
+    more = done + 20
+    if epochs == "400":  # its workers are on their own, for so many epochs
+        refused = train(3, "--resume", str(run), "--epochs", str(more))
+        assert refused.returncode == 2 and "finish it with epochs=400 first" in refused.stderr, refused.stderr
+        more = 400
+    resumed = train(3, "--resume", str(run), "--epochs", str(more))
     assert resumed.returncode == 0, resumed.stderr
-    assert History.from_csv(run / "history.csv").epoch == list(range(1, done + 21))
+    assert History.from_csv(run / "history.csv").epoch == list(range(1, more + 1))
     assert not list(run.glob("checkpoint.worker*"))
 
 

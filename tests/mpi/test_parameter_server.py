@@ -477,13 +477,13 @@ def failure(make, *, on, at, phase, error=ValueError("no luck")):
     def strike():
         made["count"] += 1
         if made["count"] == at and rank == on:
-            raise error
+            raise type(error)(*error.args)
     class Fail(ts.Callback):
         def on_step_end(self, trainer, step):
             strike()
         def on_epoch_end(self, trainer, row):
             if phase == 2 and row["epoch"] == at:
-                raise error
+                raise type(error)(*error.args)
     def computing(self, order):
         if phase == 1:
             strike()
