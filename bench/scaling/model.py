@@ -93,6 +93,32 @@ def compute_seconds() -> float:
     return statistics.median(taken)
 
 
+def crowd(processes: int, seconds: float = 2.0) -> float:
+    """Return the time of a core that a gradient takes when so many processes compute theirs, each for itself."""
+    begin = time.time() + 3.0 + 0.3 * processes  # all are there by then
+    command = [sys.executable, __file__, "--one", "gradients", "--between", str(begin), str(begin + seconds)]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in range(processes)
+    ]
+    made = [int(process.communicate(timeout=120)[0]) for process in running]
+    return min(processes, len(os.sched_getaffinity(0))) * seconds / sum(made)
+
+
+def count_gradients(begin: float, end: float) -> int:
+    """Return how many gradients this process computes between two times of the clock."""
+    (X, y), net = samples(), network()
+    engine = Engine(net, ts.SGD(lr=0.01), seed=0, threads=1)
+    inputs, targets = Inputs(X, SIZES[0], None, "X"), net.loss.check_targets(y, SIZES[-1], "y")
+    rows = np.arange(BATCH * BATCHES, dtype=np.int64).reshape(BATCHES, BATCH)
+    made = done = 0
+    while time.time() < end:
+        engine.compute(inputs, targets, rows[done % BATCHES])
+        done += 1
+        made += time.time() >= begin
+    return made
+
+
 def run(transport: str) -> dict[str, Any] | None:
     """Train on this rank; rank 0 returns what was measured."""
     X, y = samples()
@@ -135,7 +161,7 @@ def start(workers: int, transport: str) -> dict[str, Any]:
     return measured
 
 
-def costs(transport: str, rounds: int) -> Costs:
+def costs(transport: str, rounds: int, crowding: float) -> Costs:
     """Measure what an update takes: the round with the least time, as others' programs can only add to it."""
     compute = min(compute_seconds() for _ in range(rounds))
     alone = min((start(1, transport) for _ in range(rounds)), key=lambda m: m["update_seconds"])
@@ -147,6 +173,7 @@ def costs(transport: str, rounds: int) -> Costs:
         wake_seconds=max(0.0, left),
         gradient_bytes=alone["gradient_bytes"] if travels else 0,
         model_bytes=alone["model_bytes"] if travels else 0,
+        crowding=crowding,
     )
 
 
@@ -183,15 +210,24 @@ def main() -> None:
     options.add_argument("--gigabits", type=float, default=100.0, help="a second, of a node (default: %(default)s)")
     options.add_argument("--latency-microseconds", type=float, default=2.0, help="of a message (default: %(default)s)")
     options.add_argument("--note", default="", help="what else ran on the machine")
-    options.add_argument("--one", choices=["shared", "messages"], help=argparse.SUPPRESS)
+    options.add_argument("--one", choices=["shared", "messages", "gradients"], help=argparse.SUPPRESS)
+    options.add_argument("--between", type=float, nargs=2, help=argparse.SUPPRESS)
     arguments = options.parse_args()
+    if arguments.one == "gradients":
+        print(count_gradients(*arguments.between))
+        return
     if arguments.one:
         measured = run(arguments.one)
         if measured is not None:
             print(json.dumps(measured), flush=True)
         return
     facts = provenance(source_commit(Path(__file__).parent)) | {"note": arguments.note}
-    times = {transport: costs(transport, arguments.rounds) for transport in ("shared", "messages")}
+    cores = len(os.sched_getaffinity(0))
+    # of several rounds the least, as others' programs can only add to it
+    apart, packed = (min(crowd(n) for _ in range(arguments.rounds)) for n in (cores, 4 * cores))
+    crowding = max(0.0, (packed / apart - 1) / 3)
+    print(f"a gradient takes {crowding:.0%} more for every worker more on a core")
+    times = {transport: costs(transport, arguments.rounds, crowding) for transport in ("shared", "messages")}
     for transport, cost in times.items():
         records.append(RESULTS, {"benchmark": "costs", "transport": transport, **dataclasses.asdict(cost)}, facts)
         parts = (cost.compute_seconds, cost.service_seconds, cost.wake_seconds)

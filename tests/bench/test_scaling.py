@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from itertools import pairwise
 
@@ -100,3 +101,11 @@ def test_more_workers_never_mean_fewer_updates_with_a_core_each() -> None:
     rates = predict(100, COSTS, Cluster(nodes=8, cores=16)).rates
     assert all(later >= rate * (1 - 1e-12) for rate, later in pairwise(rates))
     assert all(rate <= k * rates[0] * (1 + 1e-12) for k, rate in enumerate(rates, start=1))
+
+
+def test_workers_that_share_a_core_slow_each_other() -> None:
+    crowded = dataclasses.replace(COSTS, crowding=0.1)
+    found, free = (predict(20, costs, Cluster(nodes=1, cores=2)).rates for costs in (crowded, COSTS))
+    assert found[:2] == pytest.approx(free[:2])
+    assert found[3] == pytest.approx(2 / (1.1e-3 + 8e-5))
+    assert found[7] == found[19] == pytest.approx(2 / (1.3e-3 + 8e-5))

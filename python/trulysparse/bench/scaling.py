@@ -71,6 +71,9 @@ class Costs:
         Until the ones who sleep have woken up, both ways.
     gradient_bytes, model_bytes : int
         What travels to the master and back where they share no memory.
+    crowding : float
+        By what part of itself `compute_seconds` grows for every worker more than one that shares a core, up to four:
+        they take each other's caches.
     """
 
     compute_seconds: float
@@ -78,6 +81,11 @@ class Costs:
     wake_seconds: float
     gradient_bytes: int = 0
     model_bytes: int = 0
+    crowding: float = 0.0
+
+    def crowded_seconds(self, workers_per_core: float) -> float:
+        """Return what a gradient takes of a core that so many workers share."""
+        return self.compute_seconds * (1 + self.crowding * min(max(0.0, workers_per_core - 1), 3.0))
 
 
 @dataclass(frozen=True)
@@ -150,8 +158,8 @@ def predict(workers: int, costs: Costs, cluster: Cluster) -> Prediction:
     else:
         free = throughput(workers, think + costs.compute_seconds, [service, *network])
         crowded = throughput(workers, think, network, costs.compute_seconds + service, cores)
-        rates = [
-            free[k - 1] if k <= cores - 1 else min(crowded[k - 1], limits["master"]) for k in range(1, workers + 1)
-        ]
+        for k in range(1, workers + 1):
+            most = min(limits["master"], cores / (costs.crowded_seconds(k / cores) + service))
+            rates.append(free[k - 1] if k <= cores - 1 else min(crowded[k - 1], most))
     queued = max(service, *network)
     return Prediction(rates, limits[limit], limit, alone / queued if queued else float("inf"))
