@@ -187,7 +187,8 @@ def victim_on_ranks(folder: Path, seed: int) -> None:
     faulthandler.cancel_dump_traceback_later()
     if rank == 0:
         report = trainer.parallel_report
-        facts = {"rows": len(trainer.history.rows), "updates": report.updates if report else 0, "step": trainer.state.step}
+        updates = report.updates if report else 0
+        facts = {"rows": len(trainer.history.rows), "updates": updates, "step": trainer.state.step}
         (folder / "done.json").write_text(json.dumps(facts))
 
 
