@@ -161,14 +161,18 @@ def start(workers: int, transport: str) -> dict[str, Any]:
     return measured
 
 
-def costs(transport: str, rounds: int, crowding: float) -> Costs:
-    """Measure what an update takes: the round with the least time, as others' programs can only add to it."""
+def costs(transport: str, rounds: int, apart: float, crowding: float) -> Costs:
+    """Measure what an update takes: the round with the least time, as others' programs can only add to it.
+
+    What one worker needs of its own is told by a gradient on a machine that does nothing else; what many need, by
+    gradients while all cores are busy, which share memory and clock (`apart`).
+    """
     compute = min(compute_seconds() for _ in range(rounds))
     alone = min((start(1, transport) for _ in range(rounds)), key=lambda m: m["update_seconds"])
     left = alone["update_seconds"] - compute - alone["master_seconds"]
     travels = transport == "messages"
     return Costs(
-        compute_seconds=compute,
+        compute_seconds=max(compute, apart),
         service_seconds=alone["master_seconds"],
         wake_seconds=max(0.0, left),
         gradient_bytes=alone["gradient_bytes"] if travels else 0,
@@ -223,11 +227,10 @@ def main() -> None:
         return
     facts = provenance(source_commit(Path(__file__).parent)) | {"note": arguments.note}
     cores = len(os.sched_getaffinity(0))
-    # of several rounds the least, as others' programs can only add to it
-    apart, packed = (min(crowd(n) for _ in range(arguments.rounds)) for n in (cores, 4 * cores))
-    crowding = max(0.0, (packed / apart - 1) / 3)
-    print(f"a gradient takes {crowding:.0%} more for every worker more on a core")
-    times = {transport: costs(transport, arguments.rounds, crowding) for transport in ("shared", "messages")}
+    apart, packed = (statistics.median(crowd(n) for _ in range(arguments.rounds)) for n in (cores, 3 * cores))
+    crowding = max(0.0, packed / apart - 1)
+    print(f"a gradient takes {1e6 * apart:.0f} us where each worker has a core, {crowding:.0%} more where they share it")
+    times = {transport: costs(transport, arguments.rounds, apart, crowding) for transport in ("shared", "messages")}
     for transport, cost in times.items():
         records.append(RESULTS, {"benchmark": "costs", "transport": transport, **dataclasses.asdict(cost)}, facts)
         parts = (cost.compute_seconds, cost.service_seconds, cost.wake_seconds)

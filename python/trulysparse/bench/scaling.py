@@ -72,8 +72,8 @@ class Costs:
     gradient_bytes, model_bytes : int
         What travels to the master and back where they share no memory.
     crowding : float
-        By what part of itself `compute_seconds` grows for every worker more than one that shares a core, up to four:
-        they take each other's caches.
+        By what part of itself `compute_seconds` grows where workers share a core and take each other's caches; in
+        part, where only some do.
     """
 
     compute_seconds: float
@@ -85,7 +85,7 @@ class Costs:
 
     def crowded_seconds(self, workers_per_core: float) -> float:
         """Return what a gradient takes of a core that so many workers share."""
-        return self.compute_seconds * (1 + self.crowding * min(max(0.0, workers_per_core - 1), 3.0))
+        return self.compute_seconds * (1 + self.crowding * min(max(0.0, workers_per_core - 1), 1.0))
 
 
 @dataclass(frozen=True)
