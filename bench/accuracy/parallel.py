@@ -123,8 +123,8 @@ def report(options: Any, wanted: list[grid.Case]) -> str:
             "",
             f"784-1000-1000-1000-10, epsilon 20, the paper's settings, {WORKERS} workers of one thread; mean ± "
             f"standard deviation over {options.seeds} seeds, in percent. `python bench/accuracy/parallel.py --data DIR "
-            "--processes 1`. Curves: parallel_curves.png. All over the shared transport. The training loss of WASAP and "
-            "WASSP is the mean of the workers' own networks in phase two, not that of the averaged network.",
+            "--processes 1`. Curves: parallel_curves.png. All over the shared transport. The training loss of WASAP "
+            "and WASSP is the mean of the workers' own networks in phase two, not that of the averaged network.",
             "",
             grid.table(["mode", "test accuracy", "points beside sequential", "by seed", "training loss"], rows),
         ]

@@ -229,7 +229,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     apart, packed = (statistics.median(crowd(n) for _ in range(arguments.rounds)) for n in (cores, 3 * cores))
     crowding = max(0.0, packed / apart - 1)
-    print(f"a gradient takes {1e6 * apart:.0f} us where each worker has a core, {crowding:.0%} more where they share it")
+    print(f"a gradient takes {1e6 * apart:.0f} us with a core to each worker, {crowding:.0%} more where they share one")
     times = {transport: costs(transport, arguments.rounds, apart, crowding) for transport in ("shared", "messages")}
     for transport, cost in times.items():
         records.append(RESULTS, {"benchmark": "costs", "transport": transport, **dataclasses.asdict(cost)}, facts)
