@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trulysparse import _kernels
 from trulysparse.errors import CheckpointError, TrulySparseError
-from trulysparse.model import Pattern, SparseLayer, SparseMLP
+from trulysparse.model import Pattern, SparseMLP
 from trulysparse.optim import Optimizer
 from trulysparse.topology import Exploration, RuleState, Topology
 

@@ -16,17 +16,13 @@ from trulysparse.engine.layout import Flat, Parameters
 from trulysparse.engine.state import TrainState
 from trulysparse.errors import ConfigError
 from trulysparse.model import Inputs, SparseLayer, SparseMLP
-from trulysparse.model.registry import check_integer, nearest
+from trulysparse.model.inference import Stored, row_length, stored_dtype
+from trulysparse.model.registry import check_integer
 from trulysparse.optim import Optimizer
 from trulysparse.topology import LayerGradient, Topology
 
 Floats = NDArray[np.float32]
 Bits = NDArray[np.uint16]
-Stored = NDArray[np.float32] | NDArray[np.uint16]
-
-# How activations and deltas pass from layer to layer. NumPy has no bfloat16, so its bits are held as uint16.
-ACTIVATION_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
-_LINE_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -134,11 +130,6 @@ class Engine:
         activation_dtype: str = "float32",
         storage: str = "balanced",
     ) -> None:
-        if not isinstance(activation_dtype, str) or activation_dtype not in ACTIVATION_DTYPES:
-            raise ConfigError(
-                f"activation_dtype must be one of {', '.join(ACTIVATION_DTYPES)}, got {activation_dtype!r}"
-                + nearest(activation_dtype, ACTIVATION_DTYPES)
-            )
         if micro_batch is not None and check_integer(micro_batch, "micro_batch", low=1) % _kernels.LANE:
             raise ConfigError(f"micro_batch={micro_batch} is not a positive multiple of {_kernels.LANE}; try 32 or 128")
         self.net = net
@@ -148,7 +139,7 @@ class Engine:
         self.seed = seed
         self.threads = threads
         self.micro_batch = micro_batch
-        self._stored = ACTIVATION_DTYPES[activation_dtype]
+        self._stored = stored_dtype(activation_dtype)
         for layer in net.layers:
             layer.store(storage, threads)
         self.state = TrainState.fresh(net, optimizer, topology)
@@ -334,7 +325,7 @@ class Engine:
     def _prepare(self, batch: int) -> tuple[int, int, _Workspace]:
         """Return the width of a micro-batch, how many there are, and the space for one."""
         width = batch if self.micro_batch is None else min(self.micro_batch, batch)
-        ld = self._row_length(width)
+        ld = row_length(width, self._stored)
         space = self._workspace
         if space is None or space.ld != ld or space.sizes != self.net.sizes:
             if space is None or space.sizes != self.net.sizes:  # neurons were removed, or put back
@@ -343,12 +334,6 @@ class Engine:
             self._workspace = space = _Workspace(self.net, ld, self._stored, self._dropout)
         self._allocate_activation_gradients()
         return width, -(-batch // width), space
-
-    def _row_length(self, width: int) -> int:
-        """Return the row length for `width` samples: whole cache lines, or one half line of bfloat16."""
-        line = _LINE_BYTES // self._stored.itemsize
-        ld = _kernels.padded(width)
-        return ld if ld < line else -(-ld // line) * line
 
     def _forward(
         self,
@@ -517,7 +502,7 @@ class Engine:
         return _kernels.sink_store(gradient) if first else _kernels.sink_accumulate(gradient)
 
     def _order_by_target(self, parts: int) -> None:
-        """Copy the weights into the forward pass's order: layers that keep a copy, and where it is read several times."""
+        """Copy the weights into the forward pass's order, where layers keep such a copy or it is read several times."""
         layers = self.net.layers
         for layer in layers:
             layer.order_weights(self.threads)

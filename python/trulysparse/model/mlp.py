@@ -361,6 +361,10 @@ class SparseMLP(Predictor):
             raise CheckpointError(f"the network in the file is damaged: {error}") from error
         return net
 
+    @property
+    def _trained_activations(self) -> bool:
+        return any(layer.activation_parameters for layer in self.layers)
+
     def _stages(self, batches: int, threads: int) -> Sequence[Stage]:
         # a copy of the weights in the order in which they are read pays from the second batch on
         return self.layers if batches < 3 else [layer.freeze(threads, lasting=False) for layer in self.layers]

@@ -22,7 +22,6 @@ from trulysparse.data import validation_split
 from trulysparse.engine import Engine, NetworkSnapshot, Run, Samples, TrainState, restore_network
 from trulysparse.errors import CheckpointError, ConfigError, DataError, DivergenceError, ScheduleWarning
 from trulysparse.model import Inputs, InputScaling, SparseMLP
-from trulysparse.model.inference import BATCH_SIZE, evaluate_inputs
 from trulysparse.model.registry import check_integer, check_seed
 from trulysparse.optim import SGD, Optimizer, Progress, get_optimizer
 from trulysparse.parallel import Parallel, ParallelReport, get_parallel, wire
@@ -76,10 +75,10 @@ class Trainer:
         precision training. Choose it where activations outgrow the cache or the memory: layers of 100,000 neurons and
         more train 1.2 to 1.9 times as fast. Prediction and evaluation use float32 always.
     storage : str
-        What is kept for the forward pass, which reads connections by target neuron: ``"balanced"``, 8 bytes a connection
-        (an index and a permutation; 12 where a batch has three micro-batches or more); ``"fast"``, always 8 (an index and
-        a copy of the weights, made anew every step); or ``"lean"``, nothing: every pass sorts the connections of a layer
-        for itself, for networks that would not fit otherwise. The result is the same, bit for bit.
+        What is kept for the forward pass, which reads connections by target neuron: ``"balanced"``, 8 bytes a
+        connection (an index and a permutation; 12 where a batch has three micro-batches or more); ``"fast"``, always 8
+        (an index and a copy of the weights, made anew every step); or ``"lean"``, nothing: every pass sorts the
+        connections of a layer for itself, for networks that would not fit otherwise. The same result, bit for bit.
     validate_every : int
         Evaluate the validation data every so many epochs, and after the last.
     callbacks : sequence of Callback
@@ -600,7 +599,7 @@ class Trainer:
         if data.validation is None:
             return {"val_loss": None, "val_accuracy": None}
         net = self.net
-        found = evaluate_inputs(net.layers, net.loss, *data.validation, BATCH_SIZE, self._engine.threads)
+        found = net.evaluate_inputs(*data.validation, threads=self._engine.threads)
         return {"val_loss": found.loss, "val_accuracy": found.accuracy}
 
     def add_row(self, row: Mapping[str, Any], callbacks: CallbackList) -> None:
