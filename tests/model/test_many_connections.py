@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A layer of more than 2^31 connections, its arrays in memory-mapped files. Slow: `pytest -m slow`; 9 GB on the disk."""
+"""A layer of more than 2^31 connections, its arrays in memory-mapped files. Slow, and takes 9 GB on the disk."""
 
 from __future__ import annotations
 
