@@ -30,7 +30,7 @@ def write_tensors(
 ) -> None:
     """Write arrays and a description to a safetensors file, under a temporary name that is then renamed.
 
-    Nothing is copied but a few megabytes at a time.
+    Nothing is copied but what is converted, a megabyte at a time.
 
     Parameters
     ----------
@@ -87,8 +87,7 @@ def open_tensors(path: str | os.PathLike[str]) -> Iterator[tuple[TensorFile, dic
     Raises
     ------
     CheckpointError
-        The file is missing, truncated, or was not written by trulysparse; also from within the block, if the file
-        cannot be read any further.
+        The file is missing, truncated, or was not written by trulysparse; at a look-up, if it cannot be read any further.
     """
     file = Path(path)
     if not file.exists():

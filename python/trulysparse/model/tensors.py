@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from trulysparse import _kernels
+from trulysparse.errors import CheckpointError
 
 __all__ = ["Converted", "TensorFile", "described", "fill", "take", "write_file"]
 
 Array = npt.NDArray[Any]
 
-_BLOCK_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 20
 _PREFIX_BYTES = 8
 _HEADER_MOST_BYTES = 100_000_000  # what the safetensors library reads
 _METADATA = "__metadata__"
@@ -195,21 +196,27 @@ class TensorFile(Mapping[str, Array]):
 
         Raises
         ------
-        OSError
-            The file ends too early, because it was shortened since it was opened.
+        CheckpointError
+            The file cannot be read any further, or was shortened since it was opened.
         """
         place = self._places[name]
         if (out.dtype, out.shape) != (place.dtype, place.shape) or not out.flags.c_contiguous:
             raise ValueError(f"tensor {name} is {place.dtype} of shape {place.shape}, not {out.dtype} of {out.shape}")
         if out.size == 0:
             return
-        self._file.seek(place.begin)
         rest = out.reshape(-1).view(np.uint8).data
-        while rest:
-            n = self._file.readinto(rest)  # type: ignore[attr-defined]  # it is a raw file
-            if not n:
-                raise OSError(f"the file ends within the tensor {name}")
-            rest = rest[n:]
+        try:
+            self._file.seek(place.begin)
+            while rest:
+                n = self._file.readinto(rest)  # type: ignore[attr-defined]  # it is a raw file
+                if not n:
+                    raise EOFError("the file ends within it")
+                rest = rest[n:]
+        except (OSError, EOFError) as error:
+            raise CheckpointError(
+                f"the tensor {name} of {self._file.name} cannot be read: {error}; was the file changed meanwhile, and "
+                "is its disk there? Copy it again or use an older one"
+            ) from error
 
     def close(self) -> None:
         """Close the file."""
