@@ -87,7 +87,7 @@ def open_tensors(path: str | os.PathLike[str]) -> Iterator[tuple[TensorFile, dic
     Raises
     ------
     CheckpointError
-        The file is missing, truncated, or was not written by trulysparse; at a look-up, if it cannot be read any further.
+        The file is missing, truncated, or was not written by trulysparse; at a look-up: it cannot be read further.
     """
     file = Path(path)
     if not file.exists():
