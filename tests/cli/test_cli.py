@@ -470,9 +470,7 @@ def test_set_leads_into_inline_tables() -> None:
     assert config.get("model", "activation") == {"name": "relu"}
 
 
-def test_settings_of_very_wide_networks_are_kept_by_run_file_and_resumed_run(
-    data_file: Path, tmp_path: Path
-) -> None:
+def test_settings_of_very_wide_networks_are_kept_by_run_file_and_resumed_run(data_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "r"
     settings = ("optimizer.lr_scale=fan_in", "init.fan_in=sparse", "init.gain=signal", "topology.grown_scale=match")
     given = [word for setting in settings for word in ("--set", setting)]

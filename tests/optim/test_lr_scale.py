@@ -200,7 +200,7 @@ def test_a_rule_is_told_each_layers_rate_in_a_run() -> None:
         def evolve(self, layer: ts.SparseLayer, signals: ts.Signals, step: int) -> None:
             told[layer.index] = signals.lr_of(layer)
 
-    inputs, targets = _problem()
+    _, targets = _problem()
     net = _net()
     optimizer = ts.SGD(0.01, lr_scale="fan_in")
     trainer = ts.Trainer(net, optimizer=optimizer, topology=Listens(layers="all"), batch_size=16, progress=False)

@@ -154,8 +154,7 @@ def test_names():
     assert get_optimizer("sgd") == SGD()
     assert get_optimizer({"name": "adam", "lr": 0.1}) == Adam(0.1)
     assert repr(SGD()) == (
-        "SGD(lr=0.01, momentum=0.9, weight_decay=0.0, decay='paper', nesterov=False, clip_norm=None, "
-        "lr_scale=None)"
+        "SGD(lr=0.01, momentum=0.9, weight_decay=0.0, decay='paper', nesterov=False, clip_norm=None, lr_scale=None)"
     )
     with pytest.raises(ConfigError, match=r"unknown optimizer 'sdg'.*did you mean 'sgd'"):
         get_optimizer("sdg")
