@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Deep networks of in-degree two learn with the recipe of docs/design/extreme-scale.md, not with the paper's settings."""
+"""Deep networks of in-degree two learn with the recipe in docs/design, and not with the paper's settings."""
 
 from __future__ import annotations
 
