@@ -213,6 +213,11 @@ class Engine:
         self._finish(False, lr)
         self.state.step += 1
 
+    def layer_lr(self, index: int, lr: float) -> float:
+        """Return the learning rate of a layer's weights, present and explored, in a step of learning rate `lr`."""
+        layer = self.net.layers[index]
+        return self.optimizer.layer_lr(lr, layer.nnz, layer.n_out)
+
     @property
     def gradient(self) -> Parameters:
         """Where `compute` leaves the gradient and `apply` takes it from; may be set to arrays of the same shapes."""
@@ -481,7 +486,7 @@ class Engine:
         if exploration.nnz == 0:
             return
         if fused:
-            sink = self.optimizer.sink(exploration.slots, lr, first, last, l2=self._l2(index, 1))
+            sink = self.optimizer.sink(exploration.slots, self.layer_lr(index, lr), first, last, l2=self._l2(index, 1))
         else:
             gradient = self._explored.get(index)
             if gradient is None or gradient.size != exploration.nnz:
@@ -497,7 +502,8 @@ class Engine:
 
     def _sink(self, index: int, fused: bool, lr: float, first: bool, last: bool) -> _kernels.Sink:
         if fused:
-            return self.optimizer.sink(self.state.weight_slots[index], lr, first, last, l2=self._l2(index, 0))
+            rate = self.layer_lr(index, lr)
+            return self.optimizer.sink(self.state.weight_slots[index], rate, first, last, l2=self._l2(index, 0))
         gradient = self._gradient(index)
         return _kernels.sink_store(gradient) if first else _kernels.sink_accumulate(gradient)
 
@@ -567,7 +573,7 @@ class Engine:
                 layer.values,
                 self._gradients[layer.index],
                 weight_slots,
-                lr=lr,
+                lr=self.layer_lr(layer.index, lr),
                 step=step,
                 threads=threads,
                 l2=self._l2(layer.index, 0),
@@ -578,7 +584,7 @@ class Engine:
                     exploration.layer.values,
                     self._explored[layer.index],
                     exploration.slots,
-                    lr=lr,
+                    lr=self.layer_lr(layer.index, lr),
                     step=step,
                     threads=threads,
                     l2=self._l2(layer.index, 1),
@@ -589,6 +595,8 @@ class Engine:
         """Move all at once where it all lies in one array and nothing concerns single layers; return whether."""
         flat, gradient = self.flat, self._flat_gradient
         if flat is None or gradient is None or any(self._l2(layer.index, 0) for layer in self.net.layers):
+            return False
+        if any(self.layer_lr(layer.index, lr) != lr for layer in self.net.layers):
             return False
         for part, decay in ((slice(flat.decayed), True), (slice(flat.decayed, None), False)):
             values = flat.values[part]
