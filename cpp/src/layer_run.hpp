@@ -15,9 +15,10 @@ namespace trulysparse::detail {
 
 constexpr Index kMaxItemRows = static_cast<Index>(kGrain / kRowCost) + 1;
 constexpr std::int64_t kMaxItemConnections = kGrain + kLongRow;
-constexpr std::int64_t kNearBytes = 1 << 20;     // of streamed rows; beyond this, they are prefetched
-constexpr std::int64_t kFarBytes = 16 << 20;     // of streamed rows and weights; beyond this, from memory
-constexpr std::int64_t kParallelWork = 1 << 17;  // multiply-adds below which waking threads costs more
+constexpr std::int64_t kNearBytes = 1 << 20;      // of streamed rows; beyond this, they are prefetched
+constexpr std::int64_t kFarBytes = 16 << 20;      // of streamed rows and weights; beyond this, from memory
+constexpr std::int64_t kStreamBytes = 128 << 20;  // of rows that are written once; beyond this, past the caches
+constexpr std::int64_t kParallelWork = 1 << 17;   // multiply-adds below which waking threads costs more
 
 struct Tile {
     Index col, width;

@@ -56,6 +56,8 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
     const bool dropout = a.dropout.threshold != 0;
     const Index ahead = prefetch_distance(a.n_in, tiles[0].width, a.x, nnz);
     const Index words_of_row = a.ld / 16;
+    const auto element = static_cast<std::int64_t>(a.y.element_bytes());
+    const bool streams = static_cast<std::int64_t>(a.n_out) * a.ld * element > kStreamBytes;
     LongRows long_rows(plan, a.ld, tiles.count());
 
     parallel_for(tasks, threads, [&](std::int64_t task, int) {
@@ -87,6 +89,7 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
         const std::size_t word = row * static_cast<std::size_t>(words_of_row) + static_cast<std::size_t>(tile.col / 16);
         job.y = a.y + (row * static_cast<std::size_t>(a.ld) + static_cast<std::size_t>(tile.col));
         job.bias = a.bias + row;
+        job.stream = streams && tile.width * element % static_cast<std::int64_t>(kAlignment) == 0;
         job.kind = a.activation.kind;
         job.slope = a.activation.slope;
         job.negative = a.bits.negative ? a.bits.negative + word : nullptr;

@@ -3,6 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "kernels.hpp"
 
 using namespace trulysparse;
@@ -314,4 +317,48 @@ TEST_CASE("forward_refuses_dropout_that_keeps_nothing") {
     ForwardArgs<std::int32_t> a = c.args(y.data());
     a.dropout.threshold = 65536;
     CHECK_THROWS_AS(forward(a, c.plan, 1), InvalidArgument);
+}
+
+// Outputs too large for the caches go past them: the same bits as for the first targets alone, whose output is small.
+TEST_CASE("forward_streams_large_outputs_without_changing_a_bit") {
+    constexpr Index n_in = 500, few = 3000;
+    for (const bool bf16 : {false, true}) {
+        const Index ld = bf16 ? 96 : 48, n_out = (std::int64_t{140} << 20) / (ld * (bf16 ? 2 : 4));
+        std::vector<std::int32_t> col_ptr(static_cast<std::size_t>(n_out) + 1);
+        std::vector<Index> row_idx;
+        for (Index j = 0; j < n_out; ++j) {
+            for (Index k = 0; k < j % 3; ++k) row_idx.push_back((7 * j + 211 * k) % n_in);
+            col_ptr[static_cast<std::size_t>(j) + 1] = static_cast<std::int32_t>(row_idx.size());
+        }
+        const std::vector<float> weights = random_floats(row_idx.size(), 1);
+        const std::vector<float> bias = random_floats(static_cast<std::size_t>(n_out), 2);
+        const Buffer<float> x = padded_floats(n_in, ld, ld, 3);
+        ForwardArgs<std::int32_t> a;
+        a.n_in = n_in;
+        a.col_ptr = col_ptr.data();
+        a.row_idx = row_idx.data();
+        a.weights = weights.data();
+        a.bias = bias.data();
+        a.x = x.data();
+        a.ld = ld;
+        a.activation = {ActivationKind::rectifier, -0.5f};
+        a.dropout = kDropout;
+        const std::size_t bytes = bf16 ? 2 : 4;
+        Buffer<float> y(cells(n_out, ld) * bytes / 4), small(cells(few, ld) * bytes / 4);
+        const auto rows_at = [&](Buffer<float>& to) { return Rows(reinterpret_cast<void*>(to.data()), bf16); };
+        for_each_isa([&](Isa) {
+            for (int threads : {1, 7}) {
+                std::fill(y.begin(), y.end(), kUnset);
+                a.n_out = n_out;
+                a.y = rows_at(y);
+                forward(a, plan_work(col_ptr.data(), n_out), threads);
+                a.n_out = few;
+                a.y = rows_at(small);
+                forward(a, plan_work(col_ptr.data(), few), 1);
+                CHECK(std::memcmp(y.data(), small.data(), small.size() * sizeof(float)) == 0);
+                const float* last = y.data() + y.size() - 8;
+                CHECK(std::none_of(last, last + 8, [](float v) { return v == kUnset; }));
+            }
+        });
+    }
 }

@@ -31,6 +31,22 @@ TS_INLINE void store_row(const Rows& to, std::size_t at, const Vec (&row)[N]) {
     }
 }
 
+// The same past the caches, whole lines at a time: what is not read again soon need not be fetched to be overwritten.
+template <int N>
+TS_INLINE void stream_row(const Rows& to, std::size_t at, const Vec (&row)[N]) {
+    if (!to.bf16) {
+        for (int v = 0; v < N; ++v) stream(static_cast<float*>(to.data) + at + v * kWidth, row[v]);
+    } else if constexpr (N >= 2) {
+        alignas(kLineBytes) Bf16 line[N * kWidth];
+        for (int v = 0; v < N; ++v) store(line + v * kWidth, row[v]);
+        float* out = reinterpret_cast<float*>(static_cast<Bf16*>(to.data) + at);
+        for (int v = 0; v < N / 2; ++v)
+            stream(out + v * kWidth, load(reinterpret_cast<const float*>(line) + v * kWidth));
+    } else {
+        store_row(to, at, row);
+    }
+}
+
 // What follows a forward sum: activation, sign bits, dropout.
 struct ForwardEnd {
     const ForwardBlock& job;
@@ -71,7 +87,10 @@ struct ForwardEnd {
             for (int v = 0; v < N; ++v)
                 sum[v] = keep(from_bits(word_bits(kept[v / kVectorsOfWord], v)), mul(scale, sum[v]));
         }
-        store_row(job.y, static_cast<std::size_t>(row) * job.ld, sum);
+        if (job.stream)
+            stream_row(job.y, static_cast<std::size_t>(row) * job.ld, sum);
+        else
+            store_row(job.y, static_cast<std::size_t>(row) * job.ld, sum);
     }
 };
 
@@ -244,6 +263,7 @@ template <int N, class T>
 static void forward_from(const ForwardBlock& job, const T* x) {
     job.block.perm ? sum_rows<N, true>(job.block, x, job.ld, ForwardEnd{job})
                    : sum_rows<N, false>(job.block, x, job.ld, ForwardEnd{job});
+    if (job.stream) streams_done();
 }
 
 template <int N, class T>

@@ -46,6 +46,7 @@ struct ForwardBlock {
     const std::uint16_t* kept;  // or nullptr: no dropout
     Index kept_stride;
     float dropout_scale;
+    bool stream;  // y goes past the caches; its rows of this tile are whole lines
 };
 
 struct BackwardBlock {

@@ -21,6 +21,8 @@ TS_INLINE Vec zero() { return _mm256_setzero_ps(); }
 TS_INLINE Vec set1(float a) { return _mm256_set1_ps(a); }
 TS_INLINE Vec load(const float* p) { return _mm256_loadu_ps(p); }
 TS_INLINE void store(float* p, Vec a) { _mm256_storeu_ps(p, a); }
+TS_INLINE void stream(float* p, Vec a) { _mm256_stream_ps(p, a); }
+TS_INLINE void streams_done() { _mm_sfence(); }
 TS_INLINE Words first_lanes(std::int64_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }

@@ -21,6 +21,8 @@ TS_INLINE Vec zero() { return _mm512_setzero_ps(); }
 TS_INLINE Vec set1(float a) { return _mm512_set1_ps(a); }
 TS_INLINE Vec load(const float* p) { return _mm512_loadu_ps(p); }
 TS_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a); }
+TS_INLINE void stream(float* p, Vec a) { _mm512_stream_ps(p, a); }
+TS_INLINE void streams_done() { _mm_sfence(); }
 TS_INLINE Mask first_lanes(std::int64_t n) { return static_cast<Mask>((1u << n) - 1u); }
 TS_INLINE Vec load_first(const float* p, std::int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
 TS_INLINE void store_first(float* p, Vec a, std::int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), a); }

@@ -29,6 +29,8 @@ TS_INLINE Vec load(const float* p) {
     return a;
 }
 TS_INLINE void store(float* p, Vec a) { std::memcpy(p, &a, sizeof a); }
+TS_INLINE void stream(float* p, Vec a) { store(p, a); }
+TS_INLINE void streams_done() {}
 TS_INLINE Vec load_first(const float* p, std::int64_t n) {
     Vec a = zero();
     for (std::int64_t i = 0; i < n; ++i) a[i] = p[i];

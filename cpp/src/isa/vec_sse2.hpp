@@ -22,6 +22,8 @@ TS_INLINE Vec zero() { return _mm_setzero_ps(); }
 TS_INLINE Vec set1(float a) { return _mm_set1_ps(a); }
 TS_INLINE Vec load(const float* p) { return _mm_loadu_ps(p); }
 TS_INLINE void store(float* p, Vec a) { _mm_storeu_ps(p, a); }
+TS_INLINE void stream(float* p, Vec a) { _mm_stream_ps(p, a); }
+TS_INLINE void streams_done() { _mm_sfence(); }
 TS_INLINE Vec load_first(const float* p, std::int64_t n) {
     return _mm_setr_ps(n > 0 ? p[0] : 0.0f, n > 1 ? p[1] : 0.0f, n > 2 ? p[2] : 0.0f, n > 3 ? p[3] : 0.0f);
 }
