@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 
 from trulysparse import _kernels
 from trulysparse.data import validation_split
-from trulysparse.engine import Engine, NetworkSnapshot, Run, Samples, TrainState, restore_network
+from trulysparse.engine import (
+    Engine,
+    Fit,
+    NetworkSnapshot,
+    Run,
+    Samples,
+    TrainState,
+    fit_to_budget,
+    restore_network,
+)
 from trulysparse.errors import CheckpointError, ConfigError, DataError, DivergenceError, ScheduleWarning
 from trulysparse.model import Inputs, InputScaling, SparseMLP
 from trulysparse.model.inference import BATCH_SIZE, evaluate_inputs
@@ -69,12 +78,17 @@ class Trainer:
         the network has one already, and keep it with the network, so that prediction takes raw features.
     micro_batch : int, optional
         Handle a batch in parts of this many samples (a multiple of 16): less memory, the same result up to rounding.
-    activation_dtype : str
+    activation_dtype : str or None
         How activations and their gradients are stored between hidden layers: ``"float32"``, or ``"bfloat16"``, which
         halves their memory and what the kernels read. Sums, weights, biases, optimizer state, inputs and the loss stay
         float32; each stored value is rounded to 8 significant bits (a relative error of at most 2^-8), as in mixed
         precision training. Choose it where activations outgrow the cache or the memory: layers of 100,000 neurons and
-        more train 1.2 to 1.9 times as fast. Prediction and evaluation use float32 always.
+        more train 1.2 to 1.9 times as fast. Prediction and evaluation use float32 always. None: float32, unless
+        `memory_budget` demands bfloat16.
+    memory_budget : int or str, optional
+        What network, optimizer state and activations may take together at their peak, in bytes or as a size such as
+        ``"8GiB"``; your data is not counted. It chooses `micro_batch` where that is None, and `activation_dtype` where
+        that is None, and says what it chose; too small a budget is an error that says what would fit.
     validate_every : int
         Evaluate the validation data every so many epochs, and after the last.
     callbacks : sequence of Callback
@@ -97,6 +111,8 @@ class Trainer:
         Counters and optimizer state.
     epochs : int or None
         How many epochs the run is to have, as the last `fit` or the checkpoint said.
+    memory_fit : Fit or None
+        The plan that `memory_budget` led to.
     steps_per_epoch : int
         Whole batches in the training data; of a synchronous parallel run, the steps that they make.
     samples_per_epoch : int
@@ -130,7 +146,8 @@ class Trainer:
         seed: int = 0,
         standardize: bool = True,
         micro_batch: int | None = None,
-        activation_dtype: str = "float32",
+        activation_dtype: str | None = "float32",
+        memory_budget: int | str | None = None,
         validate_every: int = 1,
         callbacks: Sequence[Callback] | Callback = (),
         checkpoint: str | Path | None = None,
@@ -154,8 +171,6 @@ class Trainer:
         if not isinstance(standardize, bool | np.bool_):
             raise ConfigError(f"standardize={standardize!r} is neither True nor False")
         self.standardize = bool(standardize)
-        self.micro_batch = micro_batch
-        self.activation_dtype = activation_dtype
         self.validate_every = check_integer(validate_every, "validate_every", low=1)
         self.callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
         CallbackList(self.callbacks)  # checks them
@@ -171,6 +186,16 @@ class Trainer:
         self.parallel = get_parallel(parallel)
         if self.parallel is not None:
             self.parallel.check(net, self.topology, self.pruning)
+            if memory_budget is not None:
+                raise ConfigError(
+                    "memory_budget plans for one process and cannot be combined with parallel, which says and checks "
+                    "what its processes take when it begins; leave one of them out"
+                )
+        self.memory_fit = self._fit_to_budget(memory_budget, micro_batch, activation_dtype)
+        self._fit_unsaid = self.memory_fit is not None
+        plan = None if self.memory_fit is None else self.memory_fit.plan
+        self.micro_batch = micro_batch if plan is None else plan.micro_batch
+        self.activation_dtype = (activation_dtype or "float32") if plan is None else plan.activation_dtype
         self.parallel_report: ParallelReport | None = None
         self.notes: dict[str, Any] = {}
         self.note_more: Callable[[], dict[str, Any]] = dict
@@ -187,8 +212,8 @@ class Trainer:
             seed=self.seed,
             threads=_kernels.resolve_threads(threads),
             topology=self.topology,
-            micro_batch=micro_batch,
-            activation_dtype=activation_dtype,
+            micro_batch=self.micro_batch,
+            activation_dtype=self.activation_dtype,
         )
         self._versions = self._net_versions()
 
@@ -196,6 +221,27 @@ class Trainer:
         return (
             f"Trainer({self.net!r}, optimizer={self.optimizer!r}, topology={self.topology!r}, "
             f"pruning={self.pruning!r}, batch_size={self.batch_size}, seed={self.seed}; {self.state.epoch} epochs done)"
+        )
+
+    def _fit_to_budget(
+        self, memory_budget: int | str | None, micro_batch: int | None, activation_dtype: str | None
+    ) -> Fit | None:
+        """Choose what is to be chosen so that the run keeps to its budget."""
+        if memory_budget is None:
+            return None
+        net = self.net
+        return fit_to_budget(
+            memory_budget,
+            net.sizes,
+            [layer.nnz for layer in net.layers],
+            batch_size=self.batch_size,
+            micro_batch=micro_batch,
+            activation_dtype=activation_dtype,
+            optimizer=self.optimizer,
+            topology=self.topology,
+            dropout=net.dropout,
+            activation=net.activation,
+            storages=("balanced",),
         )
 
     @property
@@ -261,6 +307,9 @@ class Trainer:
         self.samples_per_epoch = self.steps_per_epoch * self.batch_size
         self._check_run(epochs)
         callbacks = self._all_callbacks()
+        if self.memory_fit is not None and self._fit_unsaid and self.progress:
+            print(self.memory_fit.why, file=sys.stderr)
+            self._fit_unsaid = False
         with StopSignals() as signals:
             callbacks.on_fit_start(self)
             concluded = False
