@@ -337,8 +337,17 @@ def test_a_budget_is_silent_without_progress_and_resumes_as_it_was(
 
 
 def test_without_a_budget_nothing_changes() -> None:
-    trainer = ts.Trainer(net_for(), activation_dtype=None)
+    trainer = ts.Trainer(net_for())
     assert (trainer.memory_fit, trainer.micro_batch, trainer.activation_dtype) == (None, None, "float32")
+
+
+def test_a_budget_chooses_bfloat16_only_where_it_may() -> None:
+    net, rule = ts.SparseMLP((30, 4000, 3000, 2000, 5), density=0.002), ts.SET()
+    peaks = [plan_network(net, micro_batch=width, topology=rule).peak_bytes for width in (None, 64, 32, 16)]
+    trainer = ts.Trainer(net, topology=rule, memory_budget=min(peaks) - 1, activation_dtype=None)
+    assert trainer.activation_dtype == "bfloat16"
+    with pytest.raises(ts.ConfigError, match="what would fit is activation_dtype='bfloat16'"):
+        ts.Trainer(net, topology=rule, memory_budget=min(peaks) - 1)
 
 
 def test_a_trainer_refuses_a_budget_that_cannot_be_kept() -> None:

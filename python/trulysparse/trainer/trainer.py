@@ -83,8 +83,8 @@ class Trainer:
         halves their memory and what the kernels read. Sums, weights, biases, optimizer state, inputs and the loss stay
         float32; each stored value is rounded to 8 significant bits (a relative error of at most 2^-8), as in mixed
         precision training. Choose it where activations outgrow the cache or the memory: layers of 100,000 neurons and
-        more train 1.2 to 1.9 times as fast. Prediction and evaluation use float32 always. None: float32, unless
-        `memory_budget` demands bfloat16.
+        more train 1.2 to 1.9 times as fast. Prediction and evaluation use float32 always. None, with a
+        `memory_budget`: bfloat16 only if the budget demands it.
     memory_budget : int or str, optional
         What network, optimizer state and activations may take together at their peak, in bytes or as a size such as
         ``"8GiB"``; your data is not counted. It chooses `micro_batch` where that is None, and `activation_dtype` where
@@ -195,7 +195,11 @@ class Trainer:
         self._fit_unsaid = self.memory_fit is not None
         plan = None if self.memory_fit is None else self.memory_fit.plan
         self.micro_batch = micro_batch if plan is None else plan.micro_batch
-        self.activation_dtype = (activation_dtype or "float32") if plan is None else plan.activation_dtype
+        if plan is not None:
+            activation_dtype = plan.activation_dtype
+        if activation_dtype is None:
+            raise ConfigError("activation_dtype=None leaves the choice to memory_budget; give one, or use 'float32'")
+        self.activation_dtype = activation_dtype
         self.parallel_report: ParallelReport | None = None
         self.notes: dict[str, Any] = {}
         self.note_more: Callable[[], dict[str, Any]] = dict
