@@ -100,7 +100,7 @@ def test_the_plan_counts_slots_of_a_topology_rule() -> None:
     net, rule = net_for(), ts.SNFS()
     engine = stepped(net, ts.SGD(), topology=rule)
     if rule.slots:
-        with_rule, without = (plan_network(net, topology=t).nbytes("always") for t in (rule, None))
+        with_rule, without = (plan_network(net, topology=t).held_bytes for t in (rule, None))
         assert with_rule - without == 4 * len(rule.slots) * net.connections
     held = sum(a.nbytes for slots in engine.state.weight_slots for a in slots.values())
     assert held == 4 * (1 + len(rule.slots)) * net.connections

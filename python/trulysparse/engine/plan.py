@@ -45,7 +45,8 @@ class MemoryRow:
     name : str
     nbytes : int
     when : str
-        "always" from the start; "training" from the first step on; else only for as long as that lasts:
+        "always" from the start; "training" from the first step on (zeros take no memory before it); else only for as
+        long as that lasts:
         "initialisation" (building the second index), "step", "evolution", "evaluation".
     """
 
@@ -252,7 +253,9 @@ def plan_memory(
         MemoryRow("connections by target", sum(layer.by_target for layer in layers)),
         MemoryRow("weights", 4 * nnz_total),
         MemoryRow("biases", 4 * neurons + trained_bytes),
-        MemoryRow("optimizer state", 4 * (slots + rule_slots) * nnz_total + slots * (4 * neurons + trained_bytes)),
+        MemoryRow(
+            "optimizer state", 4 * (slots + rule_slots) * nnz_total + slots * (4 * neurons + trained_bytes), TRAINING
+        ),
         MemoryRow("work plans", _ITEM_BYTES * sum(layer.items for layer in layers)),
         MemoryRow("gradients of weights", 0 if fused else 4 * nnz_total, TRAINING),
         MemoryRow("gradients of biases", _neuron_gradients(layers, trained_bytes, parts), TRAINING),
