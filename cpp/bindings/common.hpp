@@ -263,6 +263,7 @@ auto unlocked(F&& f) {
     return f();
 }
 
+void bind_artificial(py::module_& m);
 void bind_batch(py::module_& m);
 void bind_isa(py::module_& m);
 void bind_layer(py::module_& m);

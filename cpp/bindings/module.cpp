@@ -25,6 +25,7 @@ PYBIND11_MODULE(_core, m) {
     bind_trained(m);
     bind_loss(m);
     bind_missing(m);
+    bind_artificial(m);
     bind_batch(m);
     bind_probe(m);
     bind_words(m);

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .data import Dataset, load_dataset, load_digits, make_classification
+    from .data import Dataset, artificial_classification, load_dataset, load_digits, make_classification
     from .errors import (
         CheckpointError,
         ConfigError,
@@ -90,7 +90,7 @@ if TYPE_CHECKING:
 
 # Where each public name lives: imported at its first use, so that `import trulysparse` takes no time.
 _HOMES = {
-    "data": ("Dataset", "load_dataset", "load_digits", "make_classification"),
+    "data": ("Dataset", "artificial_classification", "load_dataset", "load_digits", "make_classification"),
     "errors": (
         "CheckpointError",
         "ConfigError",
@@ -265,6 +265,7 @@ __all__ = [
     "Warmup",
     "Xavier",
     "__version__",
+    "artificial_classification",
     "flops",
     "gradient_flow",
     "load",

@@ -87,6 +87,10 @@ __all__ = [
     "add_word",
     "aligned_empty",
     "aligned_zeros",
+    "artificial_cluster",
+    "artificial_integers",
+    "artificial_noise",
+    "artificial_uniform",
     "available_isas",
     "average",
     "backward",
@@ -669,6 +673,58 @@ def philox(seed: int, purpose: str, layer: int, step: int, index: int) -> NDArra
 def shuffle(n: int, *, seed: int, purpose: str = "shuffle", layer: int = 0, step: int = 0) -> NDArray[np.int64]:
     """Return a random permutation of ``0 .. n - 1``."""
     return _core.shuffle(n, seed, _purpose(purpose), layer, step)
+
+
+def artificial_uniform(seed: int, step: int, n: int, *, first: int = 0, threads: int | None = None) -> Floats:
+    """Return numbers `first` to ``first + n - 1`` in [0, 1) of an ingredient of artificial data, four to a draw."""
+    return _core.artificial_uniform(seed, step, first, n, resolve_threads(threads))
+
+
+def artificial_integers(seed: int, step: int, n: int, bound: int, *, first: int = 0) -> NDArray[np.uint64]:
+    """Return integers `first` to ``first + n - 1`` in [0, bound) of an ingredient of artificial data."""
+    return _core.artificial_integers(seed, step, first, n, bound)
+
+
+def artificial_noise(seed: int, step: int, first_row: int, out: Floats, *, threads: int | None = None) -> None:
+    """Fill `out`, (rows, features) from row `first_row` of artificial data on, with standard normal numbers."""
+    _core.artificial_noise(seed, step, first_row, out, resolve_threads(threads))
+
+
+def artificial_cluster(
+    seed: int,
+    step: int,
+    rows: NDArray[np.int64],
+    first_row: int,
+    mixing: Floats,
+    centroid: Floats,
+    combining: Floats,
+    places: NDArray[np.int64],
+    out: Floats,
+    *,
+    threads: int | None = None,
+) -> None:
+    """Write ``x = z @ mixing + centroid`` and ``x @ combining``, z ~ N(0, 1), for the rows of one cluster.
+
+    Parameters
+    ----------
+    seed, step : int
+        Where z comes from.
+    rows : int64 array
+        Rows of the data, all of them in `out`.
+    first_row : int
+        Row of the data that is the first of `out`.
+    mixing, centroid, combining : float32 arrays (informative, informative), (informative,), (informative, redundant)
+        What the cluster is.
+    places : int64 array (informative + redundant,)
+        Columns that take x and then its combinations.
+    out : float32 array (rows, features)
+        Changed in those columns.
+    threads : int or None
+        Threads to use; the result is the same for any number.
+    """
+    _core.artificial_cluster(
+        seed, step, rows, first_row, mixing, centroid, combining, places, out, resolve_threads(threads)
+    )
 
 
 @_pattern_door

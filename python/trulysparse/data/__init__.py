@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Data sets: from files, by name, embedded, or made up."""
 
+from trulysparse.data.artificial import artificial_classification, load_artificial
 from trulysparse.data.dataset import Dataset
 from trulysparse.data.digits import load_digits
 from trulysparse.data.files import known_datasets, load_dataset, save_dataset
@@ -9,7 +10,9 @@ from trulysparse.data.synthetic import make_classification
 
 __all__ = [
     "Dataset",
+    "artificial_classification",
     "known_datasets",
+    "load_artificial",
     "load_dataset",
     "load_digits",
     "make_classification",

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse._files import replacing
+from trulysparse.data.artificial import load_artificial
 from trulysparse.data.dataset import Dataset
 from trulysparse.data.digits import load_digits
 from trulysparse.errors import DataError
@@ -52,7 +53,7 @@ _OPENML = {
 
 def known_datasets() -> tuple[str, ...]:
     """Return the names that `load_dataset` knows without a file."""
-    return ("digits", *_OPENML)
+    return ("digits", *_OPENML, "artificial")
 
 
 def load_dataset(name_or_path: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> Dataset:
@@ -70,7 +71,8 @@ def load_dataset(name_or_path: str | os.PathLike[str], data: str | os.PathLike[s
           ``X_test.npz`` as :func:`scipy.sparse.save_npz` writes CSR matrices;
         - a name, with `data`: ``DATA/NAME.npz``, else the directory ``DATA/NAME``, else `data` itself if it
           is an ``.npz`` file or such a directory;
-        - a known name: ``digits`` is embedded; ``fashion_mnist`` and ``mnist`` (60,000 / 10,000 samples),
+        - a known name: ``digits`` is embedded; ``artificial`` is drawn by `load_artificial`: 7,000 and 3,000 samples
+          of 65,536 features, 2.4 GiB; ``fashion_mnist`` and ``mnist`` (60,000 / 10,000 samples),
           ``cifar10`` (50,000 / 10,000), ``madelon`` (2,000 / 600) and ``higgs`` (98,049 complete rows, the
           last 20,000 for testing; the papers use a larger part) are fetched from OpenML by scikit-learn,
           which keeps them in its data home; the first rows are the training part.
@@ -99,6 +101,8 @@ def load_dataset(name_or_path: str | os.PathLike[str], data: str | os.PathLike[s
             return _load_path(found, text)
     if text == "digits":
         return load_digits()
+    if text == "artificial":
+        return load_artificial()
     if text in _OPENML:
         return _fetch(text, data)
     if data is None and Path(text).is_dir():

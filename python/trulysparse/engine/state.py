@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trulysparse import _kernels
 from trulysparse.errors import CheckpointError, TrulySparseError
 from trulysparse.model import Pattern, SparseLayer, SparseMLP
+from trulysparse.model.tensors import described, fill, take
 from trulysparse.optim import Optimizer
 from trulysparse.topology import Exploration, RuleState, Topology
 
@@ -194,7 +195,7 @@ def restore_state(
     tensors: Mapping[str, NDArray[Any]],
     counters: Mapping[str, Any],
 ) -> TrainState:
-    """Rebuild a state from a checkpoint.
+    """Rebuild a state from a checkpoint; the slots of a `TensorFile` are read in place.
 
     Raises
     ------
@@ -209,23 +210,23 @@ def restore_state(
     if unknown:
         raise CheckpointError(f"the checkpoint's counters do not match this version's: {', '.join(sorted(unknown))}")
     for name, array in _slot_tensors(state).items():
-        saved = tensors.get(name)
-        if saved is None or saved.shape != array.shape or saved.dtype != array.dtype:
-            got = "absent" if saved is None else f"{saved.dtype} of shape {saved.shape}"
+        saved = described(tensors, name)
+        if saved != (array.dtype, array.shape):
+            got = "absent" if saved is None else f"{saved[0]} of shape {saved[1]}"
             raise CheckpointError(f"checkpoint tensor {name} is {got}, expected {array.dtype} of shape {array.shape}")
-        array[...] = saved
+        fill(tensors, name, array)
     for key, value in numbers.items():
         setattr(state, key, value)
-    for name, closed in tensors.items():
+    for name in tensors:
         if name.startswith(_PRUNED):
-            index = int(name[len(_PRUNED) :])
+            index, closed = int(name[len(_PRUNED) :]), take(tensors, name)
             if index >= len(net.layers) or closed.shape != (net.layers[index].n_out,) or closed.dtype != np.bool_:
                 raise CheckpointError(
                     f"checkpoint tensor {name} is {closed.dtype} of shape {closed.shape}, expected one bool a neuron"
                 )
-            state.pruned[index] = closed.copy()
-    # a rule changes its arrays in place, and what a file was read into may not be written to
-    state.rule.tensors.update({n[len(_RULE) :]: a.copy() for n, a in tensors.items() if n.startswith(_RULE)})
+            state.pruned[index] = closed
+    # a rule changes its arrays in place, so they are its own
+    state.rule.tensors.update({n[len(_RULE) :]: take(tensors, n) for n in tensors if n.startswith(_RULE)})
     state.exploring.update(_explorations(net, state, tensors))
     return state
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from trulysparse.model.pattern import Pattern
 from trulysparse.model.predictor import Predictor
 from trulysparse.model.registry import check_integer, check_number, check_seed, nearest
 from trulysparse.model.summary import Summary, summarize
+from trulysparse.model.tensors import Converted, described, take
 
 __all__ = ["SparseMLP"]
 
@@ -264,21 +265,35 @@ class SparseMLP(Predictor):
             "seed": self.seed,
         }
 
-    def to_tensors(self) -> tuple[dict[str, Array], dict[str, Any]]:
+    @overload
+    def to_tensors(self) -> tuple[dict[str, Array], dict[str, Any]]: ...
+
+    @overload
+    def to_tensors(self, *, lazy: Literal[True]) -> tuple[dict[str, Array | Converted], dict[str, Any]]: ...
+
+    def to_tensors(self, *, lazy: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return everything that the network is, for a file.
+
+        Parameters
+        ----------
+        lazy
+            True: what has another dtype in a file is not converted now, but block by block as it is written.
 
         Returns
         -------
         tensors : dict of str to ndarray
             ``layers.{l}.row_ptr`` (int64), ``.col_idx`` (int32), ``.weights``, ``.bias`` and, where an activation is
             trained, ``.activation.{name}`` (float32); ``scaling.shift`` and ``scaling.factor`` if the network has a
-            scaling. Not copies.
+            scaling. Not copies, but for ``row_ptr`` where it is int32 and not lazy.
         network : dict
             The configuration and the classes' names, in plain values.
         """
-        tensors: dict[str, Array] = {}
+        tensors: dict[str, Any] = {}
         for layer in self.layers:
-            tensors[f"layers.{layer.index}.row_ptr"] = layer.pattern.row_ptr.astype(np.int64, copy=False)
+            row_ptr = layer.pattern.row_ptr
+            tensors[f"layers.{layer.index}.row_ptr"] = (
+                Converted(row_ptr, np.int64) if lazy else row_ptr.astype(np.int64, copy=False)
+            )
             tensors[f"layers.{layer.index}.col_idx"] = layer.pattern.col_idx
             tensors[f"layers.{layer.index}.weights"] = layer.values
             tensors[f"layers.{layer.index}.bias"] = layer.bias
@@ -315,6 +330,8 @@ class SparseMLP(Predictor):
         cls, tensors: Mapping[str, Array], network: Mapping[str, Any], *, threads: int | None = None
     ) -> Self:
         """Build a network from what `to_tensors` returned. A `Given` density becomes the present patterns.
+
+        Arrays are copied; the tensors of a `TensorFile` are read one by one and not copied.
 
         Raises
         ------
@@ -390,15 +407,17 @@ def _check_dropout(dropout: Any, n_hidden: int) -> tuple[float | tuple[float, ..
 
 
 def _tensor(tensors: Mapping[str, Array], name: str, dtype: type[np.generic], length: int | None) -> Array:
-    array = tensors.get(name)
-    if array is None:
+    """Return a tensor as an array of the network's own."""
+    found = described(tensors, name)
+    if found is None:
         raise CheckpointError(f"the tensor {name} is absent")
-    if array.dtype != dtype or array.ndim != 1 or (length is not None and len(array) != length):
+    got, shape = found
+    if got != dtype or len(shape) != 1 or (length is not None and shape[0] != length):
         want = "any length" if length is None else f"length {length}"
         raise CheckpointError(
-            f"the tensor {name} has dtype {array.dtype} and shape {array.shape}, expected {np.dtype(dtype)} of {want}"
+            f"the tensor {name} has dtype {got} and shape {shape}, expected {np.dtype(dtype)} of {want}"
         )
-    return array
+    return take(tensors, name)
 
 
 def _read_layer(tensors: Mapping[str, Array], index: int, n_in: int, n_out: int) -> tuple[Pattern, F32, F32]:
@@ -409,18 +428,15 @@ def _read_layer(tensors: Mapping[str, Array], index: int, n_in: int, n_out: int)
     except (TrulySparseError, ValueError) as error:
         raise CheckpointError(f"the pattern of layer {index} is damaged: {error}") from error
     # only a valid row_ptr may be narrowed: its values are then known to fit
-    row_ptr = row_ptr.astype(_kernels.offset_dtype(len(col_idx)))
-    pattern = Pattern(n_in, n_out, row_ptr, col_idx.copy(), validate=False)
-    values = _kernels.aligned_empty(len(col_idx))
-    values[...] = _tensor(tensors, f"layers.{index}.weights", np.float32, len(col_idx))
-    bias = _kernels.aligned_empty(n_out)
-    bias[...] = _tensor(tensors, f"layers.{index}.bias", np.float32, n_out)
+    row_ptr = row_ptr.astype(_kernels.offset_dtype(len(col_idx)), copy=False)
+    pattern = Pattern(n_in, n_out, row_ptr, col_idx, validate=False)
+    values = _tensor(tensors, f"layers.{index}.weights", np.float32, len(col_idx))
+    bias = _tensor(tensors, f"layers.{index}.bias", np.float32, n_out)
     return pattern, values, bias
 
 
 def _read_parameters(tensors: Mapping[str, Array], activation: Activation, index: int, n_out: int) -> dict[str, F32]:
-    parameters = {}
-    for name, length in activation.parameter_lengths(n_out).items():
-        parameters[name] = _kernels.aligned_empty(length)
-        parameters[name][...] = _tensor(tensors, f"layers.{index}.activation.{name}", np.float32, length)
-    return parameters
+    return {
+        name: _tensor(tensors, f"layers.{index}.activation.{name}", np.float32, length)
+        for name, length in activation.parameter_lengths(n_out).items()
+    }

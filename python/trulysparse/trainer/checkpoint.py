@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,7 @@ def save_checkpoint(trainer: Trainer, path: str | Path) -> None:
     path : str or Path
         File to write; an older one is replaced only by a complete new one.
     """
-    tensors, network = trainer.net.to_tensors()
+    tensors, network = trainer.net.to_tensors(lazy=True)
     tensors |= state_tensors(trainer.state)
     callbacks = []
     for i, callback in enumerate(stateful(trainer.callbacks)):
@@ -157,8 +157,6 @@ def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
     ConfigError
         If another argument is to be overridden, or a rule that is not registered was used.
     """
-    from trulysparse.trainer.trainer import Trainer
-
     outline = bool(overrides.pop("outline", False))
     for key in overrides:
         if key not in OVERRIDES:
@@ -166,53 +164,61 @@ def load_checkpoint(path: str | Path, **overrides: Any) -> Trainer:
                 f"a resumed run keeps its {key}; only {', '.join(OVERRIDES)} may change{nearest(key, OVERRIDES)}"
             )
     file = find_checkpoint(path)
-    tensors, metadata = serialize.read_tensors(file, described_only=outline)
-    if metadata.get("kind") != "checkpoint":
-        raise CheckpointError(
-            f"{file} holds a {metadata.get('kind', 'foreign file')}, not a checkpoint; "
-            "ts.load reads models, --resume reads checkpoints"
-        )
-    if metadata["format_version"] > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{file} was written by a newer trulysparse (checkpoint format {metadata['format_version']}, "
-            f"this one reads up to {FORMAT_VERSION}); upgrade trulysparse"
-        )
-    try:
-        config = dict(metadata["trainer"])
-        network = metadata["network"]
-        net = SparseMLP.outline(network["config"]) if outline else SparseMLP.from_tensors(tensors, network)
-        optimizer = get_optimizer(config.pop("optimizer"))
-        trainer = Trainer(
-            net,
-            optimizer=optimizer,
-            topology=_saved_topology(config.pop("topology"), file),
-            pruning=get_pruning(config.pop("pruning")),
-            **(config | overrides),
-        )
-        trainer.notes.update(metadata.get("parallel", {}))
-        if outline:
-            tensors = state_tensors(TrainState.fresh(net, optimizer, trainer.topology))
-        trainer.adopt(
-            restore_state(net, optimizer, trainer.topology, tensors, metadata["state"]),
-            rows=metadata["history"],
-            epochs=metadata["epochs"],
-            stop_reason=metadata["stop_reason"],
-            data_fingerprint=metadata["data"],
-            callback_states=[
-                (
-                    saved["class"],
-                    saved["state"],
-                    {
-                        name.split(".", 2)[2]: array
-                        for name, array in tensors.items()
-                        if name.startswith(f"callbacks.{i}.")
-                    },
-                )
-                for i, saved in enumerate(metadata["callbacks"])
-            ],
-        )
-    except KeyError as error:
-        raise CheckpointError(f"{file} lacks the entry {error}; it is not a complete checkpoint") from error
+    with serialize.open_tensors(file) as (tensors, metadata):
+        if metadata.get("kind") != "checkpoint":
+            raise CheckpointError(
+                f"{file} holds a {metadata.get('kind', 'foreign file')}, not a checkpoint; "
+                "ts.load reads models, --resume reads checkpoints"
+            )
+        if metadata["format_version"] > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{file} was written by a newer trulysparse (checkpoint format {metadata['format_version']}, "
+                f"this one reads up to {FORMAT_VERSION}); upgrade trulysparse"
+            )
+        try:
+            return _rebuild(file, tensors, metadata, outline, overrides)
+        except KeyError as error:
+            raise CheckpointError(f"{file} lacks the entry {error}; it is not a complete checkpoint") from error
+
+
+def _rebuild(
+    file: Path,
+    tensors: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, Any],
+    outline: bool,
+    overrides: dict[str, Any],
+) -> Trainer:
+    from trulysparse.trainer.trainer import Trainer
+
+    config = dict(metadata["trainer"])
+    network = metadata["network"]
+    net = SparseMLP.outline(network["config"]) if outline else SparseMLP.from_tensors(tensors, network)
+    optimizer = get_optimizer(config.pop("optimizer"))
+    trainer = Trainer(
+        net,
+        optimizer=optimizer,
+        topology=_saved_topology(config.pop("topology"), file),
+        pruning=get_pruning(config.pop("pruning")),
+        **(config | overrides),
+    )
+    trainer.notes.update(metadata.get("parallel", {}))
+    if outline:
+        tensors = state_tensors(TrainState.fresh(net, optimizer, trainer.topology))
+    trainer.adopt(
+        restore_state(net, optimizer, trainer.topology, tensors, metadata["state"]),
+        rows=metadata["history"],
+        epochs=metadata["epochs"],
+        stop_reason=metadata["stop_reason"],
+        data_fingerprint=metadata["data"],
+        callback_states=[
+            (
+                saved["class"],
+                saved["state"],
+                {name.split(".", 2)[2]: tensors[name] for name in tensors if name.startswith(f"callbacks.{i}.")},
+            )
+            for i, saved in enumerate(metadata["callbacks"])
+        ],
+    )
     return trainer
 
 

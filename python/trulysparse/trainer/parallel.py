@@ -90,12 +90,12 @@ class TrainerHost:
         trainer, file = self._trainer, self._trainer.checkpoint
         if file is None or not file.is_file():
             return False
-        tensors, metadata = serialize.read_tensors(file)
-        notes = metadata.get("parallel", {})
-        if any(notes.get(key) != trainer.notes[key] for key in ("run", "worker", "local_from")):
-            return False
-        self._replace_network(tensors)
-        state = restore_state(trainer.net, trainer.optimizer, trainer.topology, tensors, metadata["state"])
+        with serialize.open_tensors(file) as (tensors, metadata):
+            notes = metadata.get("parallel", {})
+            if any(notes.get(key) != trainer.notes[key] for key in ("run", "worker", "local_from")):
+                return False
+            self._replace_network(tensors)
+            state = restore_state(trainer.net, trainer.optimizer, trainer.topology, tensors, metadata["state"])
         trainer.take_over(state, metadata["history"])
         return True
 
