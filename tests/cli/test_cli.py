@@ -58,6 +58,9 @@ def test_train_on_digits_writes_everything(tmp_path: Path, capsys: pytest.Captur
     described = capsys.readouterr().out
     assert "64 x 32" in described and "32 x 10" in described
     assert f"{ts.load(out / 'model.safetensors').connections:,}" in described
+    assert "memory to train it" in described and "memory to predict" in described
+    header = next(line for line in described.splitlines() if "balanced" in line)
+    assert header.split() == ["balanced", "fast", "lean"]
 
 
 def test_train_with_its_own_defaults_is_good_sparse_and_silent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 import trulysparse as ts
-from trulysparse.engine import Engine, Fit, MemoryPlan, fit_to_budget, plan_memory, plan_network
+from trulysparse.engine import (
+    Engine,
+    Fit,
+    MemoryPlan,
+    fit_to_budget,
+    plan_memory,
+    plan_network,
+    plan_prediction,
+    plan_table,
+)
 from trulysparse.model import Inputs
 from trulysparse.model.memory import parse_bytes
 
@@ -153,6 +162,25 @@ def test_a_plan_prints_as_a_table_and_goes_into_a_file() -> None:
     assert "held between steps" in text and f"peak, during {plan.peak_phase}" in text
     back = json.loads(json.dumps(plan.as_dict()))
     assert sum(row["bytes"] for row in back["rows"] if row["when"] in ("always", "training")) == back["held_bytes"]
+
+
+@pytest.mark.parametrize("activation", ["relu", "srelu"])
+def test_prediction_takes_what_a_frozen_network_holds(activation: str) -> None:
+    net = net_for(activation)
+    seen: dict[int, int] = {}
+    frozen = net.freeze()
+    arrays_of(frozen, seen)
+    rows = plan_prediction(net.sizes, [layer.nnz for layer in net.layers], activation=net.activation)
+    assert sum(row.nbytes for row in rows if row.held) == sum(seen.values())
+
+
+def test_plans_stand_side_by_side() -> None:
+    plans = {mode: plan_network(net_for(), storage=mode, topology=ts.SET()) for mode in ("balanced", "lean")}
+    header, *lines = plan_table(plans).splitlines()
+    assert header.split() == ["balanced", "lean"]
+    (by_target,) = (line for line in lines if "connections by target" in line)
+    assert by_target.split()[-1] == "-" != by_target.split()[-2]
+    assert lines[-1].split()[0] == "peak"
 
 
 # ---- a budget ----

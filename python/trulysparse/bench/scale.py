@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from trulysparse import _kernels
 from trulysparse.bench.machine import Neighbours
 from trulysparse.bench.phases import Meter
+from trulysparse.data import artificial_classification
 from trulysparse.engine import Evolution, Fit, MemoryPlan, Run, Samples, fit_to_budget, plan_network
 from trulysparse.errors import ConfigError, DataError, DivergenceError
 from trulysparse.model import ErdosRenyi, Inputs, InputScaling, SparseMLP
@@ -167,6 +168,8 @@ class ScaleSettings:
     dropout : float
     threads : int or None
     seed : int
+    problem : str
+        Settings of `artificial_classification`, as ``"informative=50,class_sep=2"``.
     data : Path or None
         An ``.npy`` file of float32 samples that is mapped to memory, with its labels in ``NAME.labels.npy``; written
         if it is not there.
@@ -198,6 +201,7 @@ class ScaleSettings:
     dropout: float = 0.4
     threads: int | None = None
     seed: int = 0
+    problem: str = ""
     data: Path | None = None
     out: Path | None = None
     skip: tuple[str, ...] = ()
@@ -456,6 +460,9 @@ class _ScaleRun:
         """Return the largest gradient of the first layer, from the velocity after one step."""
         velocity = self.run.state.weight_slots[0]["velocity"]
         _, lr = self._progress(0)
+        scaled = getattr(self.optimizer, "layer_lr", None)
+        if scaled is not None:
+            lr = scaled(lr, velocity.size, self.settings.sizes[1])
         return max(float(velocity.max(initial=0.0)), -float(velocity.min(initial=0.0))) / lr
 
     def evolve(self) -> None:
@@ -524,7 +531,7 @@ class _ScaleRun:
         paper = settings.paper
         names = (
             "lr", "momentum", "weight_decay", "lr_scale", "init", "topology", "drop_fraction", "activation", "dropout",
-            "seed",
+            "seed", "problem",
         )  # fmt: skip
         return {
             "benchmark": "scale",
@@ -573,11 +580,11 @@ def _samples(settings: ScaleSettings, threads: int) -> tuple[Array, Array]:
     """Return artificial samples and their labels, from a file if there is to be one."""
     shape = (settings.samples + settings.test_samples, settings.sizes[0])
     if settings.data is None:
-        return _draw(shape, settings.sizes[-1], settings.seed, None, threads)
+        return _draw(settings, shape, None, threads)
     path, labels = settings.data, settings.data.with_suffix(".labels.npy")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        X, y = _draw(shape, settings.sizes[-1], settings.seed, path, threads)
+        X, y = _draw(settings, shape, path, threads)
         np.save(labels, y)
         return X, y
     try:
@@ -592,18 +599,16 @@ def _samples(settings: ScaleSettings, threads: int) -> tuple[Array, Array]:
     return X[: shape[0]], y[: shape[0]]
 
 
-def _draw(shape: tuple[int, int], classes: int, seed: int, out: Path | None, threads: int) -> tuple[Array, Array]:
-    """Draw a problem in the manner of make_classification."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, classes, shape[0])
-    if out is None:
-        X = np.empty(shape, np.float32)
-    else:
-        X = np.lib.format.open_memmap(out, "w+", np.float32, shape)
-    for row, label in zip(X, y, strict=True):
-        rng.standard_normal(out=row, dtype=np.float32)
-        row[label % shape[1]] += 3
-    return X, y
+def _draw(settings: ScaleSettings, shape: tuple[int, int], out: Path | None, threads: int) -> tuple[Array, Array]:
+    problem = parse_spec(f"artificial,{settings.problem}" if settings.problem else "artificial")
+    del problem["name"]
+    allowed = ("informative", "redundant", "clusters_per_class", "class_sep", "flip", "hypercube")
+    for key in problem:
+        if key not in allowed:
+            raise ConfigError(f"the problem has no setting {key!r}, it has {', '.join(allowed)}{nearest(key, allowed)}")
+    return artificial_classification(
+        *shape, settings.sizes[-1], **problem, seed=settings.seed, out=out, threads=threads
+    )
 
 
 _TITLES = {

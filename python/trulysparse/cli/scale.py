@@ -13,8 +13,8 @@ from trulysparse.model.memory import parse_bytes
 
 _PLAIN = (
     "epsilon", "samples", "test_samples", "batch_size", "steps", "epochs", "micro_batch", "storage", "lr", "lr_scale",
-    "momentum", "weight_decay", "init", "topology", "activation", "drop_fraction", "dropout", "threads", "seed", "data",
-    "out",
+    "momentum", "weight_decay", "init", "topology", "activation", "drop_fraction", "dropout", "threads", "seed",
+    "problem", "data", "out",
 )  # fmt: skip
 
 
@@ -59,6 +59,11 @@ def add_parser(commands: Any) -> None:
     add("--drop-fraction", type=float, metavar="X", help="part of the connections it replaces (default: 0.3)")
     add("--threads", type=int, metavar="N", help="threads (default: all cores)")
     add("--seed", type=int, metavar="N", help="seed of everything (default: 0)")
+    add(
+        "--problem",
+        metavar="SPEC",
+        help="settings of the data, as informative=50,class_sep=2 (default: 20 informative features)",
+    )
     add("--data", type=Path, metavar="FILE.npy", help="map the samples from this file, which is written if need be")
     add("--out", type=Path, metavar="DIR", help="keep the checkpoint here (default: it is removed)")
     add("--skip", action="append", default=[], metavar="PHASE", help="evolution, inference, checkpoint or resume")

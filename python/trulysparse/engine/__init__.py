@@ -3,7 +3,16 @@
 
 from trulysparse.engine.evolve import Evolution, LayerChange, apply_delta, evolve_network
 from trulysparse.engine.layout import Flat, Layout, Parameters
-from trulysparse.engine.plan import Fit, MemoryPlan, MemoryRow, fit_to_budget, plan_memory, plan_network
+from trulysparse.engine.plan import (
+    Fit,
+    MemoryPlan,
+    MemoryRow,
+    fit_to_budget,
+    plan_memory,
+    plan_network,
+    plan_prediction,
+    plan_table,
+)
 from trulysparse.engine.run import Run
 from trulysparse.engine.samples import Samples
 from trulysparse.engine.state import (
@@ -35,6 +44,8 @@ __all__ = [
     "fit_to_budget",
     "plan_memory",
     "plan_network",
+    "plan_prediction",
+    "plan_table",
     "restore_network",
     "restore_state",
     "snapshot_network",

@@ -20,7 +20,17 @@ from trulysparse.model.summary import format_bytes
 from trulysparse.optim import SGD, Optimizer
 from trulysparse.topology import Topology
 
-__all__ = ["STORAGES", "Fit", "MemoryPlan", "MemoryRow", "fit_to_budget", "plan_memory", "plan_network"]
+__all__ = [
+    "STORAGES",
+    "Fit",
+    "MemoryPlan",
+    "MemoryRow",
+    "fit_to_budget",
+    "plan_memory",
+    "plan_network",
+    "plan_prediction",
+    "plan_table",
+]
 
 STORAGES = ("balanced", "fast", "lean")
 """How a layer's second index is kept, the ones that a budget prefers first."""
@@ -353,14 +363,18 @@ def _evolution_rows(
     return rows
 
 
-def _evaluation_rows(sizes: Sequence[int], layers: Sequence[_Layer]) -> list[MemoryRow]:
+def _evaluation_activations(sizes: Sequence[int]) -> int:
+    """Return the bytes of the two buffers that samples pass through; wide networks take fewer of them at a time."""
     ends = max(sizes[::2]) + max(sizes[1::2])
     room = ACTIVATION_BYTES // (4 * ends)
-    columns = min(BATCH_SIZE, max(_kernels.LANE, room // _kernels.LANE * _kernels.LANE))
+    return 4 * ends * min(BATCH_SIZE, max(_kernels.LANE, room // _kernels.LANE * _kernels.LANE))
+
+
+def _evaluation_rows(sizes: Sequence[int], layers: Sequence[_Layer]) -> list[MemoryRow]:
     lean = layers[0].storage == "lean"
     weights = max(layer.passing for layer in layers) if lean else sum(4 * (layer.nnz + layer.n_out) for layer in layers)
     return [
-        MemoryRow("two layers' activations", 4 * columns * ends, "evaluation"),
+        MemoryRow("two layers' activations", _evaluation_activations(sizes), "evaluation"),
         MemoryRow("a layer's second index" if lean else "weights by target", weights, "evaluation"),
     ]
 
@@ -391,6 +405,49 @@ def plan_network(
         activation=net.activation,
         samples=samples,
         sample_bytes=sample_bytes,
+    )
+
+
+def plan_prediction(
+    sizes: Sequence[int],
+    connections: Sequence[int],
+    *,
+    activation: Activation | str | Mapping[str, Any] = "relu",
+) -> tuple[MemoryRow, ...]:
+    """Return what a frozen network (`SparseMLP.freeze`) holds, and takes while it predicts ("evaluation").
+
+    Parameters
+    ----------
+    sizes, connections, activation
+        As in `plan_memory`.
+    """
+    shapes = zip(pairwise(sizes), connections, strict=True)
+    layers = [_Layer(i, n_in, n_out, nnz, "balanced") for i, ((n_in, n_out), nnz) in enumerate(shapes)]
+    kind = get_activation(activation)
+    trained = 4 * sum(sum(kind.parameter_lengths(n).values()) for n in sizes[1:-1])
+    return (
+        MemoryRow("connections by target", sum(layer.offset * (layer.n_out + 1) + 4 * layer.nnz for layer in layers)),
+        MemoryRow("weights", 4 * sum(connections)),
+        MemoryRow("biases", 4 * sum(sizes[1:]) + trained),
+        MemoryRow("two layers' activations", _evaluation_activations(sizes), "evaluation"),
+    )
+
+
+def plan_table(plans: Mapping[str, MemoryPlan]) -> str:
+    """Return plans side by side, a column each."""
+    names = list(dict.fromkeys((row.name, row.when) for plan in plans.values() for row in plan.rows))
+    table = []
+    for name, when in names:
+        found = [sum(row.nbytes for row in p.rows if (row.name, row.when) == (name, when)) for p in plans.values()]
+        if any(found):
+            held = when in (ALWAYS, TRAINING)
+            table.append((name if held else f"{name} (during {when})", found))
+    table.append(("held between steps", [plan.held_bytes for plan in plans.values()]))
+    table.append(("peak", [plan.peak_bytes for plan in plans.values()]))
+    width = max(len(name) for name, _ in table)
+    cells = [(name, [format_bytes(n) if n else "-" for n in found]) for name, found in table]
+    return "\n".join(
+        f"  {name:<{width}}" + "".join(f"  {cell:>10}" for cell in row) for name, row in [("", list(plans)), *cells]
     )
 
 
