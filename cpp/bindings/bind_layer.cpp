@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <memory>
+
 #include "common.hpp"
 #include "trulysparse/backward.hpp"
 #include "trulysparse/single.hpp"
@@ -16,12 +18,11 @@ struct LayerView {
     Index n_in, n_out;
     py::object row_ptr_owner, col_idx_owner, col_ptr_owner, row_idx_owner, perm_owner, weights_owner, bias_owner;
     PatternView<Offset> pattern;
-    const Offset* col_ptr;
-    const Index* row_idx;
-    const Offset* perm;
-    const float* weights;  // written only by the sgd sink, which asks whether it may
+    const Offset* col_ptr = nullptr;  // nullptr: without a second index, for the backward pass alone
+    const Index* row_idx = nullptr;
+    const Offset* perm = nullptr;  // nullptr: the forward pass is given the weights in its order
+    const float* weights;          // written only by the sgd sink, which asks whether it may
     const float* bias;
-    WorkPlan forward_plan, backward_plan;
 
     LayerView(std::int64_t inputs, std::int64_t outputs, py::object row_ptr_, py::object col_idx_, py::object col_ptr_,
               py::object row_idx_, py::object perm_, py::object weights_, py::object bias_, bool trusted, int threads)
@@ -37,9 +38,13 @@ struct LayerView {
         n_in = pattern.rows;
         n_out = pattern.cols;
         const Size nnz = pattern.nnz();
-        col_ptr = array1<const Offset>(col_ptr_owner, "col_ptr", static_cast<Size>(n_out) + 1).data;
-        row_idx = array1<const Index>(row_idx_owner, "row_idx", nnz).data;
-        perm = array1<const Offset>(perm_owner, "perm", nnz).data;
+        if (col_ptr_owner.is_none() != row_idx_owner.is_none() || (col_ptr_owner.is_none() && !perm_owner.is_none()))
+            throw py::type_error("col_ptr and row_idx must be given together, and perm only with them");
+        if (!col_ptr_owner.is_none()) {
+            col_ptr = array1<const Offset>(col_ptr_owner, "col_ptr", static_cast<Size>(n_out) + 1).data;
+            row_idx = array1<const Index>(row_idx_owner, "row_idx", nnz).data;
+        }
+        perm = optional1<const Offset>(perm_owner, "perm", nnz).data;
         weights = array1<const float>(weights_owner, "weights", nnz).data;
         bias = array1<const float>(bias_owner, "bias", n_out).data;
         const auto connections = static_cast<std::uint64_t>(nnz);
@@ -47,12 +52,25 @@ struct LayerView {
         if (!trusted) {
             check_index_arrays<Offset>({n_in, pattern.row_ptr, "row_ptr", pattern.col_idx, n_out, "col_idx", nullptr},
                                        connections, threads);
-            check_index_arrays<Offset>({n_out, col_ptr, "col_ptr", row_idx, n_in, "row_idx", perm}, connections,
-                                       threads);
+            if (col_ptr)
+                check_index_arrays<Offset>({n_out, col_ptr, "col_ptr", row_idx, n_in, "row_idx", perm}, connections,
+                                           threads);
         }
-        forward_plan = plan_work(col_ptr, n_out);
-        backward_plan = plan_work(pattern.row_ptr, n_in);
     }
+
+    // Made by the first pass that wants it, while it still holds the interpreter's lock: a view that serves one
+    // direction has no plan of the other.
+    const WorkPlan& forward_plan() const {
+        if (!forward_) forward_ = std::make_unique<WorkPlan>(plan_work(col_ptr, n_out));
+        return *forward_;
+    }
+    const WorkPlan& backward_plan() const {
+        if (!backward_) backward_ = std::make_unique<WorkPlan>(plan_work(pattern.row_ptr, n_in));
+        return *backward_;
+    }
+
+private:
+    mutable std::unique_ptr<WorkPlan> forward_, backward_;
 };
 
 // What backward does with the weight gradients, and the arrays it needs for that.
@@ -110,6 +128,11 @@ void forward_layer(const LayerView<Offset>& view, py::handle x, py::handle y, py
     if (column_offset % 8 != 0)
         throw InvalidArgument("column_offset must be a multiple of 8, got " + std::to_string(column_offset));
 
+    if (!view.col_ptr)
+        throw InvalidArgument(
+            "this view has no second index, which the forward pass walks; give it col_ptr and row_idx");
+    if (!view.perm && by_target.is_none())
+        throw InvalidArgument("this view has no perm, so the forward pass needs by_target: the weights in its order");
     ForwardArgs<Offset> args;
     args.n_in = view.n_in;
     args.n_out = view.n_out;
@@ -128,7 +151,8 @@ void forward_layer(const LayerView<Offset>& view, py::handle x, py::handle y, py
     args.dropout.column_offset = check_index(column_offset, "column_offset");
     args.bits.negative = bits(negative, "negative", view.n_out, in.cols);
     args.bits.kept = bits(kept, "kept", view.n_out, in.cols);
-    unlocked([&] { forward(args, view.forward_plan, threads); });
+    const WorkPlan& plan = view.forward_plan();
+    unlocked([&] { forward(args, plan, threads); });
 }
 
 template <class Offset>
@@ -179,7 +203,8 @@ void backward_layer(const LayerView<Offset>& view, py::handle dy, py::handle x, 
     const std::size_t bytes = static_cast<std::size_t>(view.pattern.nnz()) * sizeof(float);
     if (sunk && overlap(sunk, bytes, view.weights, bytes))
         throw InvalidArgument("the sink's array shares memory with weights; give it an array of its own");
-    unlocked([&] { backward(args, view.backward_plan, threads); });
+    const WorkPlan& plan = view.backward_plan();
+    unlocked([&] { backward(args, plan, threads); });
 }
 
 // The weights as they are now, in the order of the second index.
@@ -190,8 +215,16 @@ void weights_by_target(const LayerView<Offset>& view, py::handle out, int thread
     const std::size_t bytes = bytes_of(to);
     if (overlap(to.data, bytes, view.weights, bytes))
         throw InvalidArgument("out shares memory with weights; give it an array of its own");
+    if (!view.col_ptr)
+        throw InvalidArgument(
+            "this view has no second index, in whose order the weights are wanted; use transpose_values");
     const auto n = static_cast<std::uint64_t>(to.size);
-    unlocked([&] { gather(view.perm, view.weights, n, to.data, threads); });
+    unlocked([&] {
+        if (view.perm)
+            gather(view.perm, view.weights, n, to.data, threads);
+        else
+            order_by_target(view.pattern, view.weights, to.data, threads);
+    });
 }
 
 template <class Offset>

@@ -29,6 +29,27 @@ py::tuple transpose_pattern(std::int64_t n_in, std::int64_t n_out, py::handle ro
     });
 }
 
+py::tuple transpose_with_values(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx,
+                                py::handle values, int threads) {
+    check_threads(threads);
+    return with_offset(row_ptr, "row_ptr", [&](auto tag) {
+        const auto p = pattern_view<typename decltype(tag)::type>(n_in, n_out, row_ptr, col_idx);
+        const auto carried = array1<const float>(values, "values", p.nnz());
+        auto t = unlocked([&] { return transpose_values(p, carried.data, threads); });
+        return py::make_tuple(to_numpy(std::move(t.col_ptr)), to_numpy(std::move(t.row_idx)),
+                              to_numpy(std::move(t.values)));
+    });
+}
+
+py::array in_degree(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx) {
+    return with_offset(row_ptr, "row_ptr", [&](auto tag) {
+        const auto p = pattern_view<typename decltype(tag)::type>(n_in, n_out, row_ptr, col_idx);
+        Buffer<std::int64_t> counts(static_cast<std::size_t>(p.cols));
+        unlocked([&] { count_by_target(p, counts.data()); });
+        return py::array(to_numpy(std::move(counts)));
+    });
+}
+
 Carrier keep_connections(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx, py::handle mask,
                          py::handle arrays, int threads) {
     check_threads(threads);
@@ -181,6 +202,9 @@ py::tuple pattern_from_cells(std::int64_t n_in, std::int64_t n_out, py::handle c
 void bind_pattern(py::module_& m) {
     m.def("validate_pattern", &validate_pattern, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a);
     m.def("transpose", &transpose_pattern, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "threads"_a);
+    m.def("in_degree", &in_degree, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a);
+    m.def("transpose_values", &transpose_with_values, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "values"_a,
+          "threads"_a);
     m.def("keep", &keep_connections, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "mask"_a, "arrays"_a, "threads"_a);
     m.def("rewire", &rewire_connections, "n_in"_a, "n_out"_a, "row_ptr"_a, "col_idx"_a, "mask"_a, "grown"_a, "arrays"_a,
           "fills"_a, "threads"_a);

@@ -15,12 +15,15 @@ Decay decay_form(py::handle name) {
 namespace {
 
 void sgd(py::handle w, py::handle v, py::handle g, float lr, float momentum, float decay, py::handle form,
-         bool nesterov, float l2, int threads) {
+         bool nesterov, float l2, bool first, bool last, int threads) {
     check_threads(threads);
+    if (nesterov && !(first && last))
+        throw InvalidArgument(
+            "Nesterov momentum cannot gather micro-batches in its velocity: first and last must be true");
     const auto weights = array1<float>(w, "w");
     const auto velocity = array1<float>(v, "v", weights.size);
     const auto gradient = array1<const float>(g, "g", weights.size);
-    const SgdParams params{lr, momentum, decay, decay_form(form), nesterov, true, true, l2};
+    const SgdParams params{lr, momentum, decay, decay_form(form), nesterov, first, last, l2};
     unlocked([&] {
         sgd_step(weights.data, velocity.data, gradient.data, static_cast<std::uint64_t>(weights.size), params, threads);
     });
@@ -88,7 +91,7 @@ void mean(py::handle arrays, py::handle out, int threads) {
 
 void bind_update(py::module_& m) {
     m.def("sgd_step", &sgd, "w"_a, "v"_a, "g"_a, py::kw_only(), "lr"_a, "momentum"_a, "decay"_a, "form"_a, "nesterov"_a,
-          "l2"_a = 0.0f, "threads"_a = 1);
+          "l2"_a = 0.0f, "first"_a = true, "last"_a = true, "threads"_a = 1);
     m.def("adam_step", &adam, "w"_a, "m"_a, "v"_a, "g"_a, py::kw_only(), "lr"_a, "beta1"_a, "beta2"_a, "eps"_a,
           "decay"_a, "decoupled"_a, "step"_a, "l2"_a = 0.0, "age"_a = py::none(), "threads"_a = 1);
     m.def("sum_of_squares", &squares, "g"_a, "threads"_a = 1);

@@ -280,14 +280,22 @@ Buffer<std::uint64_t> draw_distinct(std::uint64_t count, std::uint64_t bound, co
     return out;
 }
 
-template <class Offset>
-Transposed<Offset> transpose_small(const PatternView<Offset>& p, Transposed<Offset> t) {
+// Where the second index is written to, and what is carried into its order: positions, or the values that stand there.
+template <class Offset, class Payload>
+struct SecondIndex {
+    Offset* col_ptr;
+    Index* row_idx;  // or nullptr: not wanted
+    Payload* carried;
+};
+
+template <class Offset, class Payload, class At>
+void transpose_small(const PatternView<Offset>& p, const SecondIndex<Offset, Payload>& t, const At& at) {
     // col_ptr[j + 1] first counts column j, then says where its next connection goes, and so ends as it should.
-    std::fill(t.col_ptr.begin(), t.col_ptr.end(), Offset{0});
+    std::fill_n(t.col_ptr, size_of(p.cols) + 1, Offset{0});
     const Offset nnz = p.nnz();
     for (Offset k = 0; k < nnz; ++k) ++t.col_ptr[size_of(p.col_idx[k]) + 1];
     Offset before = 0;
-    for (std::size_t j = 1; j < t.col_ptr.size(); ++j) {
+    for (std::size_t j = 1; j <= size_of(p.cols); ++j) {
         const Offset count = t.col_ptr[j];
         t.col_ptr[j] = before;
         before = static_cast<Offset>(before + count);
@@ -295,10 +303,9 @@ Transposed<Offset> transpose_small(const PatternView<Offset>& p, Transposed<Offs
     for (Index i = 0; i < p.rows; ++i)
         for (Offset k = p.row_ptr[i]; k < p.row_ptr[i + 1]; ++k) {
             const auto to = static_cast<std::size_t>(t.col_ptr[size_of(p.col_idx[k]) + 1]++);
-            t.row_idx[to] = i;
-            t.perm[to] = k;
+            if (t.row_idx) t.row_idx[to] = i;
+            t.carried[to] = at(k);
         }
-    return t;
 }
 
 }  // namespace
@@ -378,12 +385,10 @@ void check_index_arrays(const IndexArrays<Offset>& index, std::uint64_t nnz, int
 }
 
 // A stable counting sort by column in two levels: row blocks scatter into buckets of columns, which sort themselves.
-template <class Offset>
-Transposed<Offset> transpose(const PatternView<Offset>& p, int threads) {
+template <class Offset, class Payload, class At>
+void transpose_to(const PatternView<Offset>& p, const SecondIndex<Offset, Payload>& t, const At& at, int threads) {
     const auto nnz = static_cast<std::int64_t>(p.nnz());
-    Transposed<Offset> t{Buffer<Offset>(size_of(p.cols) + 1), Buffer<Index>(size_of(nnz)),
-                         Buffer<Offset>(size_of(nnz))};
-    if (nnz <= kSerialTranspose) return transpose_small(p, std::move(t));
+    if (nnz <= kSerialTranspose) return transpose_small(p, t, at);
 
     const int shift = bucket_shift(static_cast<std::uint64_t>(p.cols),
                                    static_cast<std::uint64_t>(std::clamp<std::int64_t>(nnz / 16384, 16, 2048)));
@@ -407,7 +412,7 @@ Transposed<Offset> transpose(const PatternView<Offset>& p, int threads) {
 
     struct Entry {
         Index col, row;
-        Offset k;
+        Payload carried;
     };
     Buffer<Entry> entries(size_of(nnz));
     parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
@@ -415,7 +420,7 @@ Transposed<Offset> transpose(const PatternView<Offset>& p, int threads) {
         for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i)
             for (Offset k = p.row_ptr[i]; k < p.row_ptr[i + 1]; ++k) {
                 const Index col = p.col_idx[k];
-                entries[size_of(next[col >> shift]++)] = {col, i, k};
+                entries[size_of(next[col >> shift]++)] = {col, i, at(k)};
             }
     });
     t.col_ptr[0] = 0;
@@ -423,7 +428,7 @@ Transposed<Offset> transpose(const PatternView<Offset>& p, int threads) {
         const Entry* const begin = entries.data() + bucket_begin[size_of(u)];
         const Entry* const end = entries.data() + bucket_begin[size_of(u) + 1];
         const std::int64_t first = u << shift, last = std::min<std::int64_t>(p.cols, (u + 1) << shift);
-        Offset* const next = t.col_ptr.data() + 1;  // as in transpose_small, for this bucket's columns
+        Offset* const next = t.col_ptr + 1;  // as in transpose_small, for this bucket's columns
         std::fill(next + first, next + last, Offset{0});
         for (const Entry* e = begin; e < end; ++e) ++next[e->col];
         auto before = static_cast<Offset>(bucket_begin[size_of(u)]);
@@ -434,11 +439,42 @@ Transposed<Offset> transpose(const PatternView<Offset>& p, int threads) {
         }
         for (const Entry* e = begin; e < end; ++e) {
             const auto to = static_cast<std::size_t>(next[e->col]++);
-            t.row_idx[to] = e->row;
-            t.perm[to] = e->k;
+            if (t.row_idx) t.row_idx[to] = e->row;
+            t.carried[to] = e->carried;
         }
     });
+}
+
+template <class Offset>
+Transposed<Offset> transpose(const PatternView<Offset>& p, int threads) {
+    const std::size_t nnz = size_of(static_cast<std::int64_t>(p.nnz()));
+    Transposed<Offset> t{Buffer<Offset>(size_of(p.cols) + 1), Buffer<Index>(nnz), Buffer<Offset>(nnz)};
+    const SecondIndex<Offset, Offset> to{t.col_ptr.data(), t.row_idx.data(), t.perm.data()};
+    transpose_to(p, to, [](Offset k) { return k; }, threads);
     return t;
+}
+
+template <class Offset>
+TransposedValues<Offset> transpose_values(const PatternView<Offset>& p, const float* values, int threads) {
+    const std::size_t nnz = size_of(static_cast<std::int64_t>(p.nnz()));
+    TransposedValues<Offset> t{Buffer<Offset>(size_of(p.cols) + 1), Buffer<Index>(nnz), Buffer<float>(nnz)};
+    const SecondIndex<Offset, float> to{t.col_ptr.data(), t.row_idx.data(), t.values.data()};
+    transpose_to(p, to, [values](Offset k) { return values[k]; }, threads);
+    return t;
+}
+
+template <class Offset>
+void order_by_target(const PatternView<Offset>& p, const float* values, float* out, int threads) {
+    Buffer<Offset> col_ptr(size_of(p.cols) + 1);  // sorting again is faster than looking each connection up
+    const SecondIndex<Offset, float> to{col_ptr.data(), nullptr, out};
+    transpose_to(p, to, [values](Offset k) { return values[k]; }, threads);
+}
+
+template <class Offset>
+void count_by_target(const PatternView<Offset>& p, std::int64_t* out) {
+    std::fill_n(out, size_of(p.cols), std::int64_t{0});
+    const auto nnz = static_cast<std::int64_t>(p.nnz());
+    for (std::int64_t k = 0; k < nnz; ++k) ++out[p.col_idx[k]];
 }
 
 template <class Offset>
@@ -748,6 +784,9 @@ Pattern<Offset> from_cells(Index rows, Index cols, const Cell* cells, std::uint6
     template void validate(const PatternView<Offset>&, std::uint64_t);                                                \
     template void check_index_arrays(const IndexArrays<Offset>&, std::uint64_t, int);                                 \
     template Transposed<Offset> transpose(const PatternView<Offset>&, int);                                           \
+    template TransposedValues<Offset> transpose_values(const PatternView<Offset>&, const float*, int);                \
+    template void order_by_target(const PatternView<Offset>&, const float*, float*, int);                             \
+    template void count_by_target(const PatternView<Offset>&, std::int64_t*);                                         \
     template Carried<Offset> keep(const PatternView<Offset>&, const std::uint8_t*, const std::vector<const float*>&,  \
                                   int);                                                                               \
     template Carried<Offset> rewire(const PatternView<Offset>&, const std::uint8_t*, const Cell*, std::uint64_t,      \

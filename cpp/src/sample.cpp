@@ -155,18 +155,23 @@ void draw_values(const PatternView<Offset>& p, Distribution distribution, const 
     check_scale(n_scale, p.cols);
     const auto blocks = row_blocks(p.row_ptr, p.rows);
     parallel_for(blocks.count(), threads, [&](std::int64_t b, int) {
-        constexpr std::int64_t room = 1024;
+        constexpr std::int64_t room = 1024;  // connections of several rows together: rows may be short
         Cell cells[room];
-        for (Index i = blocks.begin(b), end = blocks.end(b); i < end; ++i) {
-            const Cell base = static_cast<Cell>(i) * static_cast<Cell>(p.cols);
-            const auto row_end = static_cast<std::int64_t>(p.row_ptr[i + 1]);
-            for (auto k = static_cast<std::int64_t>(p.row_ptr[i]); k < row_end; k += room) {
-                const std::int64_t here = std::min(room, row_end - k);
-                const Index* const cols = p.col_idx + k;
-                for (std::int64_t u = 0; u < here; ++u) cells[u] = base + static_cast<Cell>(cols[u]);
-                const auto scale_of = [&](std::int64_t u) { return scale[n_scale == 1 ? 0 : cols[u]]; };
-                values_at(cells, here, distribution, scale_of, stream, out + k);
+        Index i = blocks.begin(b);
+        const auto last = static_cast<std::int64_t>(p.row_ptr[blocks.end(b)]);
+        for (auto k = static_cast<std::int64_t>(p.row_ptr[i]); k < last;) {
+            const std::int64_t here = std::min(room, last - k);
+            const Index* const cols = p.col_idx + k;
+            for (std::int64_t u = 0; u < here; ++i) {
+                const Cell base = static_cast<Cell>(i) * static_cast<Cell>(p.cols);
+                const std::int64_t row_end = static_cast<std::int64_t>(p.row_ptr[i + 1]) - k,
+                                   end = std::min(row_end, here);
+                for (; u < end; ++u) cells[u] = base + static_cast<Cell>(cols[u]);
+                if (row_end > here) break;  // the rest of this row comes next
             }
+            const auto scale_of = [&](std::int64_t u) { return scale[n_scale == 1 ? 0 : cols[u]]; };
+            values_at(cells, here, distribution, scale_of, stream, out + k);
+            k += here;
         }
     });
 }

@@ -66,6 +66,37 @@ TEST_CASE_TEMPLATE("test_transpose_equals_the_oracle", Offset, std::int32_t, std
     }
 }
 
+TEST_CASE_TEMPLATE("test_values_are_transposed_as_the_oracle_s_permutation_says", Offset, std::int32_t, std::int64_t) {
+    auto layers = testing::all_layers<Offset>();
+    layers.push_back(testing::large_layer<Offset>(3));
+    for (const auto& layer : layers) {
+        INFO(layer.name);
+        const Transposed<Offset> expected = ref::transpose(layer.view());
+        Buffer<float> values(layer.nnz()), ordered(layer.nnz());
+        for (std::size_t k = 0; k < values.size(); ++k) values[k] = 0.5f + static_cast<float>(k);
+        for (std::size_t k = 0; k < values.size(); ++k) ordered[k] = values[static_cast<std::size_t>(expected.perm[k])];
+        for (int threads : testing::kThreads) {
+            const auto t = transpose_values(layer.view(), values.data(), threads);
+            CHECK(testing::same_bits(t.col_ptr, expected.col_ptr));
+            CHECK(testing::same_bits(t.row_idx, expected.row_idx));
+            CHECK(testing::same_bits(t.values, ordered));
+            Buffer<float> out(layer.nnz(), -1.0f);
+            order_by_target(layer.view(), values.data(), out.data(), threads);
+            CHECK(testing::same_bits(out, ordered));
+        }
+    }
+}
+
+TEST_CASE_TEMPLATE("test_count_by_target_counts_columns", Offset, std::int32_t, std::int64_t) {
+    for (const auto& layer : testing::all_layers<Offset>()) {
+        const Transposed<Offset> expected = ref::transpose(layer.view());
+        std::vector<std::int64_t> counts(static_cast<std::size_t>(layer.cols), -1);
+        count_by_target(layer.view(), counts.data());
+        for (std::size_t j = 0; j < counts.size(); ++j)
+            CHECK(counts[j] == expected.col_ptr[j + 1] - expected.col_ptr[j]);
+    }
+}
+
 TEST_CASE_TEMPLATE("test_keep_and_rewire_equal_the_oracle", Offset, std::int32_t, std::int64_t) {
     for (const auto& layer : testing::all_layers<Offset>()) {
         INFO(layer.name);
@@ -503,6 +534,10 @@ TEST_CASE_TEMPLATE("test_operations_catch_overflow_of_narrow_positions", Offset,
     CHECK(testing::same_bits(t.row_idx, wide_t.row_idx));
     CHECK(std::equal(t.perm.begin(), t.perm.end(), wide_t.perm.begin(), wide_t.perm.end()));
     CHECK(std::equal(t.col_ptr.begin(), t.col_ptr.end(), wide_t.col_ptr.begin(), wide_t.col_ptr.end()));
+    std::vector<float> values(most);
+    for (std::size_t k = 0; k < most; ++k) values[k] = static_cast<float>(k);
+    const auto narrow_values = transpose_values(p.view(), values.data(), 2);
+    CHECK(std::equal(t.perm.begin(), t.perm.end(), narrow_values.values.begin(), narrow_values.values.end()));
     CHECK(testing::same_bits(draw_missing(p.view(), kKeepAll, 40000, stream_of(1), 2),
                              draw_missing(wide.view(), kKeepAll, 40000, stream_of(1), 2)));
 

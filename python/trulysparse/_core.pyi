@@ -44,6 +44,10 @@ def validate_pattern(n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices) 
 def transpose(
     n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices, threads: int
 ) -> tuple[Offsets, Indices, Offsets]: ...
+def in_degree(n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices) -> NDArray[np.int64]: ...
+def transpose_values(
+    n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices, values: Floats, threads: int
+) -> tuple[Offsets, Indices, Floats]: ...
 def keep(
     n_in: int,
     n_out: int,
@@ -183,9 +187,9 @@ class _LayerView:  # not in the extension: what its two classes have in common
         n_out: int,
         row_ptr: Offsets,
         col_idx: Indices,
-        col_ptr: Offsets,
-        row_idx: Indices,
-        perm: Offsets,
+        col_ptr: Offsets | None,
+        row_idx: Indices | None,
+        perm: Offsets | None,
         weights: Floats,
         bias: Floats,
         trusted: bool = False,
@@ -307,6 +311,8 @@ def sgd_step(
     form: str,
     nesterov: bool,
     l2: float = 0.0,
+    first: bool = True,
+    last: bool = True,
     threads: int = 1,
 ) -> None: ...
 def adam_step(

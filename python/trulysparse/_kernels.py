@@ -110,6 +110,7 @@ __all__ = [
     "from_cells",
     "frozen_layer",
     "gradient_at",
+    "in_degree",
     "incoming_strength",
     "isa",
     "keep",
@@ -150,6 +151,7 @@ __all__ = [
     "trained_backward",
     "trained_forward",
     "transpose",
+    "transpose_values",
     "unite",
     "validate_pattern",
     "wait_word",
@@ -286,6 +288,23 @@ def transpose(
     functions below: see :func:`validate_pattern`.
     """
     return _core.transpose(n_in, n_out, row_ptr, col_idx, resolve_threads(threads))
+
+
+@_pattern_door
+def in_degree(n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices) -> NDArray[np.int64]:
+    """Return the number of incoming connections of each target, int64 (n_out,)."""
+    return _core.in_degree(n_in, n_out, row_ptr, col_idx)
+
+
+@_pattern_door
+def transpose_values(
+    n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices, values: Floats, threads: int | None = None
+) -> tuple[Offsets, Indices, Floats]:
+    """Return (col_ptr, row_idx, values): as :func:`transpose`, with the values (nnz,) float32 in that order.
+
+    For a forward pass without a permutation: give the values to :func:`forward` as `by_target`.
+    """
+    return _core.transpose_values(n_in, n_out, row_ptr, col_idx, values, resolve_threads(threads))
 
 
 @_pattern_door
@@ -733,9 +752,9 @@ def layer_view(
     n_out: int,
     row_ptr: Offsets,
     col_idx: Indices,
-    col_ptr: Offsets,
-    row_idx: Indices,
-    perm: Offsets,
+    col_ptr: Offsets | None,
+    row_idx: Indices | None,
+    perm: Offsets | None,
     weights: Floats,
     bias: Floats,
     threads: int | None = None,
@@ -747,7 +766,8 @@ def layer_view(
     `col_ptr`, `row_idx` and `perm` come from :func:`transpose`; `weights` (nnz,) and `bias` (n_out,) are
     float32 and are used in place. They may be read-only, unless :func:`backward` is given :func:`sink_sgd`.
     No number in the index arrays leads outside of them; whether they describe one pattern is the caller's care.
-    `trusted` skips looking at those numbers: only for arrays that our own kernels made and nobody could write to.
+    Without `perm` the forward pass must be given the weights in its order (`by_target`); without a second index there
+    is only a backward pass. `trusted` skips looking at those numbers: only for arrays that our own kernels made and nobody could write to.
     """
     wide = getattr(row_ptr, "dtype", None) == np.int64
     make: Callable[..., LayerView] = _core.LayerView64 if wide else _core.LayerView32

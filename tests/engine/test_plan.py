@@ -24,6 +24,7 @@ from trulysparse.engine import (
     plan_table,
 )
 from trulysparse.model import Inputs
+from trulysparse.model.layer import STORAGES
 from trulysparse.model.memory import parse_bytes
 
 SIZES, BATCH = (30, 400, 300, 5), 128
@@ -62,10 +63,11 @@ def arrays_of(thing: Any, seen: dict[int, int]) -> None:
 
 def counted(engine: Engine) -> int:
     seen: dict[int, int] = {}
-    if engine.micro_batch is None:  # a second set that is never written to: the system gives no page for it
-        engine._bias_parts, engine._activation_parts = [], []
-    # patterns may hide behind __slots__; views hold no arrays of their own
-    arrays_of([engine, [layer.pattern.transposed for layer in engine.net.layers]], seen)
+    if engine.micro_batch is None:  # never written to, so that the system gives no page for it
+        engine._activation_parts = []
+        if not engine.optimizer.fused:
+            engine._row_sums = np.empty(0, np.float32)
+    arrays_of(engine, seen)
     return sum(seen.values())
 
 
@@ -85,12 +87,17 @@ def planned(plan: MemoryPlan) -> int:
         (ts.Adam(), 16),
     ],
 )
+@pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("activation_dtype", ["float32", "bfloat16"])
 def test_the_plan_is_the_sum_of_what_the_engine_holds(
-    optimizer: ts.Optimizer, micro_batch: int | None, activation_dtype: str
+    optimizer: ts.Optimizer, micro_batch: int | None, activation_dtype: str, storage: str
 ) -> None:
     net = net_for(dropout=0.3)
-    settings: dict[str, Any] = {"micro_batch": micro_batch, "activation_dtype": activation_dtype}
+    settings: dict[str, Any] = {
+        "micro_batch": micro_batch,
+        "activation_dtype": activation_dtype,
+        "storage": storage,
+    }
     engine = stepped(net, optimizer, **settings)
     assert planned(plan_network(net, optimizer=optimizer, batch_size=BATCH, **settings)) == counted(engine)
 
@@ -122,18 +129,34 @@ def test_samples_are_counted_with_their_labels() -> None:
 
 
 def test_modes_differ_by_what_a_second_index_holds() -> None:
-    plans = {
-        mode: plan_memory((1000, 2000, 10), [50_000, 4_000], storage=mode) for mode in ("balanced", "fast", "lean")
-    }
-    index = 4 * (2001 + 11) + 8 * 54_000
-    assert plans["balanced"].nbytes("always") == plans["fast"].nbytes("always")
-    kept = [{row.name: row.nbytes for row in plan.rows}["connections by target"] for plan in plans.values()]
-    assert kept == [index, index, 0]
-    assert plans["lean"].nbytes("step") == 4 * 2001 + (8 + 16) * 50_000
-    micro = {mode: plan_memory((1000, 2000, 10), [50_000, 4_000], storage=mode, micro_batch=32) for mode in plans}
-    assert {mode: plan.nbytes("training") for mode, plan in micro.items()}["balanced"] - micro["fast"].nbytes(
-        "training"
-    ) == 4 * 54_000
+    def rows(storage: str, **more: Any) -> dict[tuple[str, str], int]:
+        plan = plan_memory((1000, 2000, 10), [50_000, 4_000], storage=storage, **more)
+        return {(row.name, row.when): row.nbytes for row in plan.rows}
+
+    plans = {mode: rows(mode) for mode in STORAGES}
+    pointers = 4 * (2001 + 11)
+    kept = [plan["connections by target", "always"] for plan in plans.values()]
+    assert kept == [pointers + 8 * 54_000, pointers + 4 * 54_000, 0]
+    copies = [plan.get(("weights by target", "training"), 0) for plan in plans.values()]
+    assert copies == [0, 4 * 54_000, 0]
+    assert rows("balanced", micro_batch=32)["weights by target", "training"] == 4 * 54_000
+    assert plans["fast"]["sorting a layer's weights", "step"] == 4 * 2001 + 12 * 50_000
+    assert plans["lean"]["a layer's second index", "step"] == 4 * 2001 + (8 + 12) * 50_000
+
+
+def test_an_evaluation_is_counted_as_it_is_made() -> None:
+    def peak(storage: str, evaluation: str) -> int:
+        plan = plan_memory((1000, 2000, 10), [50_000, 4_000], storage=storage, evaluation=evaluation)
+        return plan.nbytes("evaluation")
+
+    assert [peak(mode, "none") for mode in STORAGES] == [0, 0, 0]
+    activations = peak("balanced", "layers")
+    assert peak("balanced", "frozen") - activations == 4 * (54_000 + 2010)
+    assert peak("fast", "frozen") - peak("fast", "layers") == 4 * 2010
+    assert peak("lean", "layers") - activations == 4 * 2001 + 20 * 50_000
+    assert peak("lean", "frozen") - activations == 4 * (2012 + 2010) + 8 * 54_000 + 12 * 50_000
+    with pytest.raises(ts.ConfigError, match="evaluation must be one of"):
+        peak("lean", "some")
 
 
 def test_a_layer_of_two_to_the_31_connections_has_wide_positions() -> None:
@@ -316,6 +339,9 @@ print(json.dumps([plan.peak_bytes, rank_memory()["peak"] - before["rss_anon"] - 
         {},
         {"micro_batch": 32},
         {"activation_dtype": "bfloat16"},
+        {"storage": "fast", "micro_batch": 32},
+        {"storage": "lean"},
+        {"storage": "lean", "micro_batch": 16},
     ],
     ids=str,
 )
@@ -372,10 +398,19 @@ def test_without_a_budget_nothing_changes() -> None:
 def test_a_budget_chooses_bfloat16_only_where_it_may() -> None:
     net, rule = ts.SparseMLP((30, 4000, 3000, 2000, 5), density=0.002), ts.SET()
     peaks = [plan_network(net, micro_batch=width, topology=rule).peak_bytes for width in (None, 64, 32, 16)]
-    trainer = ts.Trainer(net, topology=rule, memory_budget=min(peaks) - 1, activation_dtype=None)
-    assert trainer.activation_dtype == "bfloat16"
+    settings: dict[str, Any] = {"topology": rule, "memory_budget": min(peaks) - 1, "storage": "balanced"}
+    assert ts.Trainer(net, activation_dtype="auto", **settings).activation_dtype == "bfloat16"
     with pytest.raises(ts.ConfigError, match="what would fit is activation_dtype='bfloat16'"):
-        ts.Trainer(net, topology=rule, memory_budget=min(peaks) - 1)
+        ts.Trainer(net, **settings)
+    del settings["storage"]
+    lean = ts.Trainer(net, activation_dtype="auto", **settings)
+    assert (lean.storage, lean.activation_dtype) != ("balanced", "float32")
+    assert [layer.storage for layer in net.layers] == [lean.storage] * len(net.layers)
+
+
+def test_auto_without_a_budget_is_refused() -> None:
+    with pytest.raises(ts.ConfigError, match="leaves the choice to memory_budget"):
+        ts.Trainer(net_for(), activation_dtype="auto")
 
 
 def test_a_trainer_refuses_a_budget_that_cannot_be_kept() -> None:

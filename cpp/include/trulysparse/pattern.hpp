@@ -37,6 +37,14 @@ struct Transposed {
     Buffer<Offset> perm;     // (nnz)
 };
 
+// The same with the values of the connections in that order, where they are what the permutation is wanted for.
+template <class Offset>
+struct TransposedValues {
+    Buffer<Offset> col_ptr;  // (cols + 1)
+    Buffer<Index> row_idx;   // (nnz)
+    Buffer<float> values;    // (nnz)
+};
+
 template <class Offset>
 struct Carried {
     Pattern<Offset> pattern;
@@ -71,6 +79,16 @@ void check_holdable(std::int64_t rows, std::int64_t cols, std::uint64_t nnz);
 
 template <class Offset>
 Transposed<Offset> transpose(const PatternView<Offset>& p, int threads);
+template <class Offset>
+TransposedValues<Offset> transpose_values(const PatternView<Offset>& p, const float* values, int threads);
+
+// out[k] = the value of the k-th connection by (target, source), without a permutation.
+template <class Offset>
+void order_by_target(const PatternView<Offset>& p, const float* values, float* out, int threads);
+
+// out[j] = connections of column j: the in-degree of a target.  out: (cols).
+template <class Offset>
+void count_by_target(const PatternView<Offset>& p, std::int64_t* out);
 
 // keep: the connections k with mask[k] != 0 (all if mask is nullptr), and their entries of every array.
 template <class Offset>

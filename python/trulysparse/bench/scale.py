@@ -232,6 +232,17 @@ class ScaleSettings:
         return self.steps if self.epochs is None else self.epochs * self.steps_per_epoch
 
     @property
+    def evolving(self) -> Topology | None:
+        """The rule, if it is to act."""
+        idle = "evolution" in self.skip and self.all_steps <= self.steps_per_epoch
+        return None if idle else self.make_topology()
+
+    @property
+    def evaluation(self) -> str:
+        """How test samples are evaluated, as `plan_memory` calls it."""
+        return "none" if "inference" in self.skip else "frozen"
+
+    @property
     def paper(self) -> PaperRow | None:
         """The row of table 4 that has this network."""
         wanted = (self.sizes[0], self.sizes[1:-1], self.sizes[-1], self.epsilon)
@@ -316,7 +327,6 @@ def plan_scale(settings: ScaleSettings) -> Fit:
     """Choose what the budget decides, before anything is allocated."""
     sizes = settings.sizes
     budget = settings.memory if settings.memory is not None else available_bytes()
-    mapped = settings.data is not None
     return fit_to_budget(
         2**62 if budget is None else budget,
         sizes,
@@ -326,12 +336,12 @@ def plan_scale(settings: ScaleSettings) -> Fit:
         storage=settings.storage,
         activation_dtype=settings.activation_dtype,
         optimizer=settings.make_optimizer(),
-        topology=settings.make_topology(),
+        topology=settings.evolving,
         dropout=settings.dropout,
         activation=parse_spec(settings.activation),
         samples=settings.samples + settings.test_samples,
-        sample_bytes=0 if mapped else None,
-        storages=("balanced",),
+        sample_bytes=0 if settings.data is not None else None,
+        evaluation=settings.evaluation,
     )
 
 
@@ -363,7 +373,7 @@ class _ScaleRun:
             self.inputs, self.y = Inputs(X[:n], settings.sizes[0], self.scaling), y[:n]
 
     def initialise(self) -> None:
-        """Draw patterns and weights, and build both indices."""
+        """Draw patterns and weights; the trainer's engine builds the second indices."""
         settings = self.settings
         self.say(f"initialisation: {sum(self.plan.connections):,} connections")
         with self.meter.phase("initialisation") as phase:
@@ -378,8 +388,6 @@ class _ScaleRun:
             )
             self.net.scaling = self.scaling
             self.trainer = self._trainer(self.net)
-            for layer in self.net.layers:
-                layer.pattern.transpose(self.threads)
         self.connections = self.net.connections
         self.plan = plan_network(
             self.net,
@@ -388,9 +396,10 @@ class _ScaleRun:
             storage=self.plan.storage,
             activation_dtype=self.plan.activation_dtype,
             optimizer=self.optimizer,
-            topology=self.topology,
+            topology=settings.evolving,
             samples=settings.samples + settings.test_samples,
             sample_bytes=0 if settings.data is not None else None,
+            evaluation=settings.evaluation,
         )
         phase.planned_bytes = self.plan.phase_bytes("initialisation")
         targets = self.net.loss.check_targets(self.y, settings.sizes[-1], "y")
@@ -406,6 +415,7 @@ class _ScaleRun:
             batch_size=settings.batch_size,
             micro_batch=plan.micro_batch,
             activation_dtype=plan.activation_dtype,
+            storage=plan.storage,
             threads=settings.threads,
             seed=settings.seed,
             progress=False,

@@ -10,8 +10,8 @@ from typing import Any
 from trulysparse import _kernels
 from trulysparse.cli.evaluate import model_file
 from trulysparse.engine import plan_network, plan_prediction, plan_table
-from trulysparse.engine.plan import STORAGES
 from trulysparse.model import SparseMLP, load
+from trulysparse.model.layer import STORAGES
 from trulysparse.model.summary import format_bytes
 from trulysparse.topology import SET
 

@@ -299,7 +299,7 @@ def evolve_network(
                 if settle is not None:
                     settle(layer, delta)
     for layer in net.layers:
-        layer.pattern.transpose(threads)  # here and not when first used: with these threads
+        layer.prepare(threads)  # here and not when first used: with these threads
     for exploration in state.exploring.values():
         exploration.layer.pattern.transpose(threads)
     changes = tuple(

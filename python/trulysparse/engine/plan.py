@@ -14,6 +14,7 @@ from trulysparse.errors import ConfigError
 from trulysparse.model import SparseMLP
 from trulysparse.model.activations import Activation, get_activation
 from trulysparse.model.inference import ACTIVATION_BYTES, BATCH_SIZE
+from trulysparse.model.layer import STORAGES
 from trulysparse.model.memory import parse_bytes
 from trulysparse.model.registry import check_integer, nearest
 from trulysparse.model.summary import format_bytes
@@ -21,7 +22,7 @@ from trulysparse.optim import SGD, Optimizer
 from trulysparse.topology import Topology
 
 __all__ = [
-    "STORAGES",
+    "EVALUATIONS",
     "Fit",
     "MemoryPlan",
     "MemoryRow",
@@ -32,13 +33,12 @@ __all__ = [
     "plan_table",
 ]
 
-STORAGES = ("balanced", "fast", "lean")
-"""How a layer's second index is kept, the ones that a budget prefers first."""
+EVALUATIONS = ("frozen", "layers", "none")
+"""How a run evaluates: as `SparseMLP.evaluate` does, as validation during training does, or not at all."""
 
 ALWAYS, TRAINING = "always", "training"
 PHASES = ("initialisation", "step", "evolution", "evaluation")
 
-_ENTRY_BYTES = 16  # of a connection on its way into the second index
 _ITEM_BYTES, _GRAIN, _ROW_COST = 40, 2048, 4  # of the work plans: work.hpp
 _DRAW_BYTES = 16  # of a grown cell while it is drawn, besides mask and pattern
 _FAR_BEYOND_CACHE = 1 << 25
@@ -165,22 +165,32 @@ class _Layer:
         return self.offset * (self.n_in + 1) + 4 * self.nnz
 
     @property
-    def by_target(self) -> int:
-        """Bytes of the second index as it is kept."""
-        if self.storage == "lean":
-            return 0
-        beside = self.offset if self.storage == "balanced" else 4  # permutation, or a copy of the weights
-        return self.offset * (self.n_out + 1) + (4 + beside) * self.nnz
+    def pointers(self) -> int:
+        """Bytes of where each target's connections begin."""
+        return self.offset * (self.n_out + 1)
 
     @property
-    def entries(self) -> int:
-        """Bytes of the connections while a second index is built from them."""
-        return _ENTRY_BYTES * self.nnz
+    def by_target(self) -> int:
+        """Bytes of the second index as far as it is kept, a copy of the weights in its order apart."""
+        kept = {"balanced": 4 + self.offset, "fast": 4, "lean": 0}[self.storage]
+        return kept * self.nnz + (self.pointers if kept else 0)
+
+    @property
+    def building(self) -> int:
+        """Bytes besides the second index while it is built: its entries, and the permutation where that is let go."""
+        if self.storage == "lean":
+            return 0
+        return (8 + self.offset + (self.offset if self.storage == "fast" else 0)) * self.nnz
+
+    @property
+    def sorting(self) -> int:
+        """Bytes besides weights in the order of the second index while they are brought into it."""
+        return 12 * self.nnz + self.pointers
 
     @property
     def passing(self) -> int:
         """Bytes of a second index with weights that is built for one pass and thrown away, at their most."""
-        return self.offset * (self.n_out + 1) + 8 * self.nnz + self.entries
+        return 8 * self.nnz + self.sorting
 
     @property
     def items(self) -> int:
@@ -203,6 +213,7 @@ def plan_memory(
     activation: Activation | str | Mapping[str, Any] = "relu",
     samples: int = 0,
     sample_bytes: int | None = None,
+    evaluation: str = "layers",
 ) -> MemoryPlan:
     """Return what training a network takes, in one process.
 
@@ -227,6 +238,8 @@ def plan_memory(
         Samples held in memory, with a label of 8 bytes each.
     sample_bytes
         Of one sample; None: 4 a feature.
+    evaluation
+        One of `EVALUATIONS`.
 
     Raises
     ------
@@ -240,6 +253,8 @@ def plan_memory(
         raise ConfigError(f"storage must be one of {', '.join(STORAGES)}, got {storage!r}{nearest(storage, STORAGES)}")
     if activation_dtype not in ACTIVATION_DTYPES:
         raise ConfigError(f"activation_dtype must be one of {', '.join(ACTIVATION_DTYPES)}, got {activation_dtype!r}")
+    if evaluation not in EVALUATIONS:
+        raise ConfigError(f"evaluation must be one of {', '.join(EVALUATIONS)}, got {evaluation!r}")
     batch_size = check_integer(batch_size, "batch_size", low=1)
     layers = [
         _Layer(i, n_in, n_out, nnz, storage)
@@ -268,19 +283,21 @@ def plan_memory(
         ),
         MemoryRow("work plans", _ITEM_BYTES * sum(layer.items for layer in layers)),
         MemoryRow("gradients of weights", 0 if fused else 4 * nnz_total, TRAINING),
-        MemoryRow("gradients of biases", _neuron_gradients(layers, trained_bytes, parts), TRAINING),
+        MemoryRow("gradients of biases", _neuron_gradients(layers, trained_bytes, parts, fused), TRAINING),
     ]
-    if storage == "balanced" and parts > 2:
-        rows.append(MemoryRow("weights by target, for micro-batches", 4 * nnz_total, TRAINING))
+    if storage == "fast" or (storage == "balanced" and parts > 2):
+        rows.append(MemoryRow("weights by target", 4 * nnz_total, TRAINING))
     rates = list(dropout) if isinstance(dropout, Sequence) else [dropout] * (len(sizes) - 2)
     rows += _activation_rows(sizes, kind, trained, rates, _row_length(width, activation_dtype), activation_dtype)
     rows += _initialisation_rows(layers)
     if storage == "lean":
         rows.append(MemoryRow("a layer's second index", max(layer.passing for layer in layers), "step"))
+    elif storage == "fast":
+        rows.append(MemoryRow("sorting a layer's weights", max(layer.sorting for layer in layers), "step"))
     if topology is not None:
         ld = _row_length(width, activation_dtype)
         rows += _evolution_rows(layers, topology, slots + rule_slots, parts, ld, activation_dtype)
-    rows += _evaluation_rows(sizes, layers)
+    rows += _evaluation_rows(sizes, layers, evaluation)
     return MemoryPlan(sizes, counts, batch_size, micro_batch, storage, activation_dtype, tuple(rows))
 
 
@@ -291,9 +308,11 @@ def _row_length(width: int, activation_dtype: str) -> int:
     return ld if ld < line else -(-ld // line) * line
 
 
-def _neuron_gradients(layers: Sequence[_Layer], trained_bytes: int, parts: int) -> int:
-    """Return the bytes of what the backward pass leaves for each neuron; a second set where it comes in parts."""
-    return (4 * sum(layer.n_out for layer in layers) + trained_bytes) * (1 if parts == 1 else 2)
+def _neuron_gradients(layers: Sequence[_Layer], trained_bytes: int, parts: int, fused: bool) -> int:
+    """Return the bytes of what the backward pass leaves for each neuron; one layer's are used up where it is fused."""
+    one, every = max(4 * layer.n_out for layer in layers), sum(4 * layer.n_out for layer in layers)
+    trained = trained_bytes * (1 if parts == 1 else 2)
+    return trained + (one if fused else every if parts == 1 else every + one)
 
 
 def _activation_rows(
@@ -323,8 +342,7 @@ def _initialisation_rows(layers: Sequence[_Layer]) -> list[MemoryRow]:
     most, later = 0, sum(layer.by_target for layer in layers)
     for layer in layers:
         later -= layer.by_target
-        if layer.storage != "lean":
-            most = max(most, layer.entries - later)
+        most = max(most, layer.building - later)
     return [MemoryRow("transposition of a layer", most, "initialisation")]
 
 
@@ -357,8 +375,7 @@ def _evolution_rows(
     transposing, missing = 0, freed
     for layer in changing:
         missing -= layer.by_target
-        if layer.storage != "lean":
-            transposing = max(transposing, layer.entries - missing)
+        transposing = max(transposing, layer.building - missing)
     rows.append(MemoryRow("transposition after it, above that", max(0, transposing - most), "evolution"))
     return rows
 
@@ -370,12 +387,22 @@ def _evaluation_activations(sizes: Sequence[int]) -> int:
     return 4 * ends * min(BATCH_SIZE, max(_kernels.LANE, room // _kernels.LANE * _kernels.LANE))
 
 
-def _evaluation_rows(sizes: Sequence[int], layers: Sequence[_Layer]) -> list[MemoryRow]:
-    lean = layers[0].storage == "lean"
-    weights = max(layer.passing for layer in layers) if lean else sum(4 * (layer.nnz + layer.n_out) for layer in layers)
+def _evaluation_rows(sizes: Sequence[int], layers: Sequence[_Layer], evaluation: str) -> list[MemoryRow]:
+    if evaluation == "none":
+        return []
+    frozen, storage = evaluation == "frozen", layers[0].storage
+    copies = sum(4 * layer.n_out for layer in layers) if frozen else 0
+    if storage == "balanced":
+        weights = sum(4 * layer.nnz for layer in layers) if frozen else 0
+    elif storage == "fast":
+        weights = max(layer.sorting for layer in layers)
+    elif frozen:
+        weights = sum(layer.pointers + 8 * layer.nnz for layer in layers) + max(12 * layer.nnz for layer in layers)
+    else:
+        weights = max(layer.passing for layer in layers)
     return [
         MemoryRow("two layers' activations", _evaluation_activations(sizes), "evaluation"),
-        MemoryRow("a layer's second index" if lean else "weights by target", weights, "evaluation"),
+        MemoryRow("weights in their order", weights + copies, "evaluation"),
     ]
 
 
@@ -390,6 +417,7 @@ def plan_network(
     topology: Topology | None = None,
     samples: int = 0,
     sample_bytes: int | None = None,
+    evaluation: str = "layers",
 ) -> MemoryPlan:
     """Return what training `net`, as it is, takes: `plan_memory` with its sizes, connections and settings."""
     return plan_memory(
@@ -405,6 +433,7 @@ def plan_network(
         activation=net.activation,
         samples=samples,
         sample_bytes=sample_bytes,
+        evaluation=evaluation,
     )
 
 
@@ -482,6 +511,7 @@ def fit_to_budget(
     activation: Activation | str | Mapping[str, Any] = "relu",
     samples: int = 0,
     sample_bytes: int | None = None,
+    evaluation: str = "layers",
     storages: Sequence[str] = STORAGES,
 ) -> Fit:
     """Choose storage, micro-batch width and, if allowed, the dtype of activations so that a run fits `budget`.
@@ -494,7 +524,7 @@ def fit_to_budget(
     ----------
     budget
         Bytes, or a size such as "20GiB".
-    sizes, connections, batch_size, optimizer, topology, dropout, activation, samples, sample_bytes
+    sizes, connections, batch_size, optimizer, topology, dropout, activation, samples, sample_bytes, evaluation
         As in `plan_memory`.
     micro_batch, storage, activation_dtype
         None: to be chosen.
@@ -526,6 +556,7 @@ def fit_to_budget(
             activation=activation,
             samples=samples,
             sample_bytes=sample_bytes,
+            evaluation=evaluation,
         )
 
     dtypes = tuple(ACTIVATION_DTYPES) if activation_dtype is None else (activation_dtype,)

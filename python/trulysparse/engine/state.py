@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trulysparse import _kernels
 from trulysparse.errors import CheckpointError, TrulySparseError
-from trulysparse.model import Pattern, SparseLayer, SparseMLP
+from trulysparse.model import Pattern, SparseMLP
 from trulysparse.model.tensors import described, fill, take
 from trulysparse.optim import Optimizer
 from trulysparse.topology import Exploration, RuleState, Topology
@@ -112,8 +112,8 @@ class TrainState:
         held = list(self.rule.tensors.values())
         mapped = sum(a.nbytes for a in held if isinstance(a, np.memmap))
         return {
-            "network": sum(map(_layer_bytes, net.layers)),
-            "exploring": sum(_layer_bytes(e.layer) for e in self.exploring.values()),
+            "network": sum(layer.nbytes for layer in net.layers),
+            "exploring": sum(e.layer.nbytes for e in self.exploring.values()),
             "optimizer": sum(array.nbytes for some in slots for array in some.values()),
             "rule": sum(a.nbytes for a in held) - mapped,
             "rule_files": mapped,
@@ -124,12 +124,6 @@ class TrainState:
         self.epoch, self.batch = epoch, 0
         self.loss_sum, self.correct = 0.0, 0
         self.train_seconds = self.evolve_seconds = 0.0
-
-
-def _layer_bytes(layer: SparseLayer) -> int:
-    index = sum(array.nbytes for array in layer.pattern.transposed)
-    trained = sum(array.nbytes for array in layer.activation_parameters.values())
-    return layer.pattern.nbytes + index + layer.values.nbytes + layer.bias.nbytes + trained
 
 
 _COUNTERS = {f.name for f in fields(TrainState)} - {

@@ -15,7 +15,7 @@ from trulysparse import _kernels
 from trulysparse.engine.layout import Flat, Parameters
 from trulysparse.engine.state import TrainState
 from trulysparse.errors import ConfigError
-from trulysparse.model import Inputs, SparseMLP
+from trulysparse.model import Inputs, SparseLayer, SparseMLP
 from trulysparse.model.registry import check_integer, nearest
 from trulysparse.optim import Optimizer
 from trulysparse.topology import LayerGradient, Topology
@@ -82,6 +82,10 @@ def _like(arrays: Mapping[str, Floats]) -> dict[str, Floats]:
     return {name: _kernels.aligned_zeros(array.size) for name, array in arrays.items()}
 
 
+def _like_sizes(arrays: Mapping[str, Floats]) -> dict[str, int]:
+    return {name: array.size for name, array in arrays.items()}
+
+
 class Engine:
     """Trains a network batch by batch.
 
@@ -105,6 +109,9 @@ class Engine:
     activation_dtype : str
         How activations and deltas between layers are stored: ``"float32"`` or ``"bfloat16"``. Inputs, outputs and all
         arithmetic are float32.
+    storage : str
+        What the layers keep for the forward pass, as `SparseLayer.store` takes it: ``"balanced"``, ``"fast"`` or
+        ``"lean"``. The network keeps it after training. The same result in the same bits.
 
     Attributes
     ----------
@@ -125,6 +132,7 @@ class Engine:
         dropout: bool = True,
         micro_batch: int | None = None,
         activation_dtype: str = "float32",
+        storage: str = "balanced",
     ) -> None:
         if not isinstance(activation_dtype, str) or activation_dtype not in ACTIVATION_DTYPES:
             raise ConfigError(
@@ -141,13 +149,15 @@ class Engine:
         self.threads = threads
         self.micro_batch = micro_batch
         self._stored = ACTIVATION_DTYPES[activation_dtype]
+        for layer in net.layers:
+            layer.store(storage, threads)
         self.state = TrainState.fresh(net, optimizer, topology)
         self._workspace: _Workspace | None = None
         self._gradients: list[Floats] = []
         self._explored: dict[int, Floats] = {}
         self._by_target: list[Floats] = []
         self._bias_gradients: list[Floats] = []
-        self._bias_parts: list[Floats] = []
+        self._row_sums: Floats = _kernels.aligned_zeros(0)  # of the layer at hand, where they are used up at once
         self._activation_gradients: list[dict[str, Floats]] = []
         self._flat_gradient: Floats | None = None
         self.flat: Flat | None = None
@@ -246,7 +256,7 @@ class Engine:
         batch = rows.size
         width, parts, space = self._prepare(batch)
         net, ld = self.net, space.ld
-        self._by_target = []
+        self._order_by_target(1)
         # of a batch in one part only the activations must be copied: deltas overwrite them, inputs and deltas stay
         alone = parts == 1
         taken = [_kernels.aligned_empty((layer.n_in, parts * ld)) for layer in net.layers[alone:]]
@@ -308,6 +318,8 @@ class Engine:
         """Pass a batch forward and backward, in its parts; return the sum of the losses and what was right."""
         batch = rows.size
         width, parts, space = self._prepare(batch)
+        if not fused:
+            self._allocate_bias_gradients()
         self._order_by_target(parts)
         loss_sum, correct = 0.0, 0
         for part in range(parts):
@@ -326,10 +338,10 @@ class Engine:
         space = self._workspace
         if space is None or space.ld != ld or space.sizes != self.net.sizes:
             if space is None or space.sizes != self.net.sizes:  # neurons were removed, or put back
-                self._bias_parts = [_kernels.aligned_zeros(layer.n_out) for layer in self.net.layers]
+                self._row_sums = _kernels.aligned_zeros(max(layer.n_out for layer in self.net.layers))
                 self._activation_parts = [_like(layer.activation_parameters) for layer in self.net.layers]
             self._workspace = space = _Workspace(self.net, ld, self._stored, self._dropout)
-        self._allocate_neuron_gradients()
+        self._allocate_activation_gradients()
         return width, -(-batch // width), space
 
     def _row_length(self, width: int) -> int:
@@ -351,9 +363,10 @@ class Engine:
         inputs.load(rows, space.inputs, threads)
         x: Stored = space.inputs
         ordered: Sequence[Floats | None] = self._by_target or [None] * len(net.layers)
-        for layer, threshold, hidden, weights in zip(net.layers, self._dropout, space.hidden, ordered, strict=False):
+        for layer, threshold, hidden, copied in zip(net.layers, self._dropout, space.hidden, ordered, strict=False):
+            view, weights = layer.operands(threads)
             _kernels.forward(
-                layer.view,
+                view,
                 x,
                 hidden.activation if hidden.z is None else hidden.z,
                 activation=layer.fused_activation,
@@ -364,7 +377,7 @@ class Engine:
                 layer=layer.index,
                 step=self.state.step,
                 column_offset=column,
-                by_target=weights,
+                by_target=weights if copied is None else copied,
                 threads=threads,
             )
             if hidden.z is not None:
@@ -381,8 +394,11 @@ class Engine:
                     threads=threads,
                 )
             x = hidden.activation
+            del view, weights  # what a layer made for this pass alone
         last = net.layers[-1]
-        _kernels.forward(last.view, x, space.output, activation=last.activation, by_target=ordered[-1], threads=threads)
+        view, weights = last.operands(threads)
+        weights = weights if ordered[-1] is None else ordered[-1]
+        _kernels.forward(view, x, space.output, activation=last.activation, by_target=weights, threads=threads)
         return net.loss(space.output, net.loss.batch(targets, rows, space.ld), rows.size, scale, space.output, threads)
 
     def _backward(
@@ -397,9 +413,27 @@ class Engine:
         done: Callable[[int], None] | None = None,
     ) -> None:
         net, threads = self.net, self.threads
-        biases = self._bias_gradients if first else self._bias_parts
+        gather = not (fused or discard)
+
+        def row_sums(layer: SparseLayer) -> Floats:
+            if gather and first:
+                return self._bias_gradients[layer.index]
+            return self._row_sums[: layer.n_out]
+
+        def take(layer: SparseLayer, sums: Floats) -> None:
+            """Use the gradient of a layer's biases, or of this part of the batch, while it is there."""
+            if fused:
+                slots, step = self.state.bias_slots[layer.index], self.state.step + 1
+                self.optimizer.update(
+                    layer.bias, sums, slots, lr=lr, step=step, threads=threads, first=first, last=last
+                )
+            elif gather and not first:
+                self._bias_gradients[layer.index] += sums
+
         dy: Stored = space.output
-        _kernels.row_sums(space.output, biases[-1], threads)
+        sums = row_sums(net.layers[-1])
+        _kernels.row_sums(space.output, sums, threads)
+        take(net.layers[-1], sums)
         for index in range(len(net.layers) - 1, -1, -1):
             layer = net.layers[index]
             if self.topology is not None and self.topology.observes:
@@ -414,12 +448,13 @@ class Engine:
                     done(0)
                 break
             hidden, below, threshold = space.hidden[index - 1], net.layers[index - 1], self._dropout[index - 1]
+            sums = row_sums(below)
             _kernels.backward(
                 layer.view,
                 dy,
                 hidden.activation,
                 hidden.activation,
-                row_sum=biases[index - 1] if hidden.z is None else None,
+                row_sum=sums if hidden.z is None else None,
                 below=below.fused_activation,
                 below_dropout_threshold=threshold if hidden.z is None else 0,
                 below_negative=hidden.negative,
@@ -433,17 +468,16 @@ class Engine:
                     hidden.activation,
                     below.activation_parameters,
                     (self._activation_gradients if first else self._activation_parts)[index - 1],
-                    row_sum=biases[index - 1],
+                    row_sum=sums,
                     dropout_threshold=threshold,
                     kept=hidden.kept,
                     threads=threads,
                 )
+            take(below, sums)
             dy = hidden.activation
             if done is not None:
                 done(index)
         if not first:
-            for total, more in zip(self._bias_gradients, self._bias_parts, strict=True):
-                total += more
             for totals, parts in zip(self._activation_gradients, self._activation_parts, strict=True):
                 for name, part in parts.items():
                     totals[name] += part
@@ -483,11 +517,13 @@ class Engine:
         return _kernels.sink_store(gradient) if first else _kernels.sink_accumulate(gradient)
 
     def _order_by_target(self, parts: int) -> None:
-        """Copy the weights into the forward pass's order, where a step has several of them that read it."""
-        if parts < 3:
+        """Copy the weights into the forward pass's order: layers that keep a copy, and where it is read several times."""
+        layers = self.net.layers
+        for layer in layers:
+            layer.order_weights(self.threads)
+        if parts < 3 or any(layer.storage != "balanced" for layer in layers):
             self._by_target = []
             return
-        layers = self.net.layers
         if [array.size for array in self._by_target] != [layer.nnz for layer in layers]:
             self._by_target = []
             self._by_target = [_kernels.aligned_empty(layer.nnz) for layer in layers]
@@ -505,16 +541,21 @@ class Engine:
     def _allocate_gradient(self) -> None:
         for layer in self.net.layers:
             self._gradient(layer.index)
-        self._allocate_neuron_gradients()
+        self._allocate_bias_gradients()
+        self._allocate_activation_gradients()
 
-    def _allocate_neuron_gradients(self) -> None:
+    def _allocate_bias_gradients(self) -> None:
         layers = self.net.layers
         if [array.size for array in self._bias_gradients] != [layer.n_out for layer in layers]:
             self._bias_gradients = [_kernels.aligned_zeros(layer.n_out) for layer in layers]
-            self._activation_gradients = [_like(layer.activation_parameters) for layer in layers]
+
+    def _allocate_activation_gradients(self) -> None:
+        wanted = [_like_sizes(layer.activation_parameters) for layer in self.net.layers]
+        if [_like_sizes(gradients) for gradients in self._activation_gradients] != wanted:
+            self._activation_gradients = [_like(layer.activation_parameters) for layer in self.net.layers]
 
     def _finish(self, fused: bool, lr: float) -> None:
-        """Move biases and what is trained in activations, and weights where the sink did not."""
+        """Move what is trained in activations, and weights and biases where the backward pass did not."""
         state, optimizer, threads = self.state, self.optimizer, self.threads
         if optimizer.clip_norm is not None:
             trained = [gradient for gradients in self._activation_gradients for gradient in gradients.values()]
@@ -523,36 +564,41 @@ class Engine:
         step = state.step + 1
         if not fused and self._update_flat(lr, step):
             return
-        for layer, weight_slots, bias_slots, bias_gradient in zip(
-            self.net.layers, state.weight_slots, state.bias_slots, self._bias_gradients, strict=True
-        ):
-            if not fused:
-                optimizer.update(
-                    layer.values,
-                    self._gradients[layer.index],
-                    weight_slots,
-                    lr=lr,
-                    step=step,
-                    threads=threads,
-                    l2=self._l2(layer.index, 0),
-                )
-                exploration = state.exploring.get(layer.index)
-                if exploration is not None and exploration.nnz:
-                    optimizer.update(
-                        exploration.layer.values,
-                        self._explored[layer.index],
-                        exploration.slots,
-                        lr=lr,
-                        step=step,
-                        threads=threads,
-                        l2=self._l2(layer.index, 1),
-                    )
-            optimizer.update(layer.bias, bias_gradient, bias_slots, lr=lr, step=step, threads=threads)
+        if not fused:
+            self._update_layers(lr, step)
         for layer, slots, gradients in zip(
             self.net.layers, state.activation_slots, self._activation_gradients, strict=True
         ):
             for name, values in layer.activation_parameters.items():
                 optimizer.update(values, gradients[name], slots[name], lr=lr, step=step, threads=threads, decay=False)
+
+    def _update_layers(self, lr: float, step: int) -> None:
+        """Move the weights and biases of all layers by their gradient arrays."""
+        state, optimizer, threads = self.state, self.optimizer, self.threads
+        for layer, weight_slots, bias_slots, bias_gradient in zip(
+            self.net.layers, state.weight_slots, state.bias_slots, self._bias_gradients, strict=True
+        ):
+            optimizer.update(
+                layer.values,
+                self._gradients[layer.index],
+                weight_slots,
+                lr=lr,
+                step=step,
+                threads=threads,
+                l2=self._l2(layer.index, 0),
+            )
+            exploration = state.exploring.get(layer.index)
+            if exploration is not None and exploration.nnz:
+                optimizer.update(
+                    exploration.layer.values,
+                    self._explored[layer.index],
+                    exploration.slots,
+                    lr=lr,
+                    step=step,
+                    threads=threads,
+                    l2=self._l2(layer.index, 1),
+                )
+            optimizer.update(layer.bias, bias_gradient, bias_slots, lr=lr, step=step, threads=threads)
 
     def _update_flat(self, lr: float, step: int) -> bool:
         """Move all at once where it all lies in one array and nothing concerns single layers; return whether."""

@@ -40,7 +40,7 @@ class Compaction:
 
 def _constants(layer: SparseLayer, threads: int) -> F32:
     """Return f(bias) of every neuron, (n_out,): what the layer makes of zeros, whatever its activation."""
-    layer.pattern.transpose(threads)
+    layer.prepare(threads)
     y = _kernels.aligned_zeros((layer.n_out, _kernels.LANE))
     layer.forward(_kernels.aligned_zeros((layer.n_in, _kernels.LANE)), y, threads)
     return y[:, 0].copy()

@@ -10,15 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from trulysparse import _kernels
-from trulysparse.errors import ShapeError
+from trulysparse.errors import ConfigError, ShapeError
 from trulysparse.model.frozen import FrozenLayer
 from trulysparse.model.init import Initializer
 from trulysparse.model.pattern import Pattern
+from trulysparse.model.registry import nearest
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["LINEAR", "SparseLayer"]
+__all__ = ["LINEAR", "STORAGES", "SparseLayer"]
 
 F32 = npt.NDArray[np.float32]
 
@@ -37,6 +38,11 @@ def _check_values(name: str, array: F32, n: int, what: str) -> F32:
 
 
 LINEAR = ("linear", 0.0)
+
+STORAGES = ("balanced", "fast", "lean")
+"""What a layer keeps for the forward pass, which walks the connections by target. "balanced": the second index with a
+permutation into the weights (8 bytes a connection). "fast": the second index with a copy of the weights in its order,
+which every step makes anew (8 bytes). "lean": nothing; each pass over a layer sorts its connections for itself."""
 
 
 class SparseLayer:
@@ -83,10 +89,12 @@ class SparseLayer:
         self.initializer = initializer
         self.version = 0
         self._view: _kernels.LayerView | None = None
+        self._storage = "balanced"
+        self._by_target: F32 | None = None
         self._set(pattern, values, bias, activation_parameters or {})
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_view": None}  # a view holds addresses
+        return self.__dict__ | {"_view": None, "_by_target": None}  # a view holds addresses
 
     def _set(self, pattern: Pattern, values: F32, bias: F32, activation_parameters: Mapping[str, F32]) -> None:
         values = _check_values("values", values, pattern.nnz, "a connection")
@@ -150,27 +158,104 @@ class SparseLayer:
         return self._pattern.to_scipy(values)
 
     @property
+    def storage(self) -> str:
+        """What the layer keeps for the forward pass: one of `STORAGES`."""
+        return self._storage
+
+    def store(self, storage: str, threads: int | None = None) -> None:
+        """Keep for the forward pass what `storage` says, and no more."""
+        if storage not in STORAGES:
+            raise ConfigError(
+                f"storage must be one of {', '.join(STORAGES)}, got {storage!r}{nearest(str(storage), STORAGES)}"
+            )
+        self._storage, self._view = storage, None
+        self.prepare(threads)
+
+    def prepare(self, threads: int | None = None) -> None:
+        """Make the second index now, on these threads, as far as it is kept; let go of what is not."""
+        if self._storage == "balanced":
+            self._pattern.transpose(threads)
+        elif self._storage == "fast":
+            self._pattern.second_index(threads)
+        else:
+            self._pattern.forget_second_index()
+        if self._storage != "fast":
+            self._by_target = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays that the layer holds now."""
+        trained = sum(array.nbytes for array in self._activation_parameters.values())
+        copy = 0 if self._by_target is None else self._by_target.nbytes
+        return self._pattern.held_bytes + self._values.nbytes + self._bias.nbytes + trained + copy
+
+    @property
     def view(self) -> _kernels.LayerView:
-        """What the kernels take; made at first use and after every `replace`."""
+        """What the kernels take; made at first use and after every `replace`. See `operands` for the forward pass."""
         if self._view is None:
             p = self._pattern
-            index = (p.row_ptr, p.col_idx, *p.transposed)
+            second: tuple[Any, Any, Any] = (None, None, None)
+            if self._storage == "balanced":
+                second = p.transposed
+            elif self._storage == "fast":
+                second = *p.second_index(), None
+            index = (p.row_ptr, p.col_idx, *second)
             # A pattern was checked, or made by a kernel; only one that was pickled comes back writable.
-            trusted = not any(array.flags.writeable for array in index)
+            trusted = not any(array is not None and array.flags.writeable for array in index)
             self._view = _kernels.layer_view(p.n_in, p.n_out, *index, self._values, self._bias, trusted=trusted)
         return self._view
 
+    def order_weights(self, threads: int) -> None:
+        """Bring the copy of the weights that a "fast" layer reads up to date; others keep none."""
+        if self._storage != "fast":
+            return
+        if self._by_target is None or self._by_target.size != self.nnz:
+            self._by_target = None
+            self._by_target = _kernels.aligned_empty(self.nnz)
+        _kernels.weights_by_target(self.view, self._by_target, threads)
+
+    def operands(self, threads: int) -> tuple[_kernels.LayerView, F32 | None]:
+        """Return the view and the weights in its order (or None) for a forward pass, after `order_weights`.
+
+        A "lean" layer sorts its connections for it; what it made is gone with what is returned.
+        """
+        if self._storage != "lean":
+            return self.view, self._by_target
+        p = self._pattern
+        csr = (p.n_in, p.n_out, p.row_ptr, p.col_idx)
+        col_ptr, row_idx, weights = _kernels.transpose_values(*csr, self._values, threads=threads)
+        view = _kernels.layer_view(*csr, col_ptr, row_idx, None, self._values, self._bias, trusted=True)
+        return view, weights
+
     def forward(self, x: F32, y: F32, threads: int) -> None:
         """Write ``f(x W + b)``, without dropout, of the activations x (n_in, ld) into y (n_out, ld)."""
-        _kernels.forward(self.view, x, y, activation=self.fused_activation, threads=threads)
+        self.order_weights(threads)
+        view, weights = self.operands(threads)
+        _kernels.forward(view, x, y, activation=self.fused_activation, by_target=weights, threads=threads)
         if self._activation_parameters:
             _kernels.trained_forward(y, y, self._activation_parameters, threads=threads)
 
-    def freeze(self, threads: int) -> FrozenLayer:
-        """Return the layer as it is now, for prediction alone."""
-        col_ptr, row_idx, _ = self._pattern.transpose(threads)
-        weights = _kernels.aligned_empty(self.nnz)
-        _kernels.weights_by_target(self.view, weights, threads)
+    def freeze(self, threads: int, *, lasting: bool = True) -> FrozenLayer:
+        """Return the layer as it is now, for prediction alone.
+
+        Parameters
+        ----------
+        lasting
+            False: it may share arrays that the next training step writes to.
+        """
+        p = self._pattern
+        if self._storage == "lean":
+            csr = (p.n_in, p.n_out, p.row_ptr, p.col_idx)
+            col_ptr, row_idx, weights = _kernels.transpose_values(*csr, self._values, threads=threads)
+        elif self._storage == "fast" and not lasting:
+            self.order_weights(threads)
+            assert self._by_target is not None
+            (col_ptr, row_idx), weights = p.second_index(threads), self._by_target
+        else:
+            self.prepare(threads)
+            col_ptr, row_idx = p.second_index(threads) if self._storage == "fast" else p.transpose(threads)[:2]
+            weights = _kernels.aligned_empty(self.nnz)
+            _kernels.weights_by_target(self.view, weights, threads)
         parameters = {name: array.copy() for name, array in self._activation_parameters.items()}
         return FrozenLayer(
             self.n_in, self.n_out, col_ptr, row_idx, weights, self._bias.copy(), self.fused_activation, parameters

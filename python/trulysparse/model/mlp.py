@@ -380,7 +380,7 @@ class SparseMLP(Predictor):
 
     def _stages(self, batches: int, threads: int) -> Sequence[Stage]:
         # a copy of the weights in the order in which they are read pays from the second batch on
-        return self.layers if batches < 3 else [layer.freeze(threads) for layer in self.layers]
+        return self.layers if batches < 3 else [layer.freeze(threads, lasting=False) for layer in self.layers]
 
 
 def _check_sizes(sizes: object) -> tuple[int, ...]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["Pattern"]
 
 Array = npt.NDArray[Any]
-_BLOCK_CELLS = 1 << 24
 
 
 def _frozen(array: Array) -> Array:
@@ -65,7 +64,7 @@ class Pattern:
         self.n_out = int(n_out)
         self.row_ptr = _frozen(row_ptr)
         self.col_idx = _frozen(col_idx)
-        self._transposed: tuple[Array, Array, Array] | None = None
+        self._transposed: tuple[Array, Array, Array | None] | None = None
         self._borrowed = False
 
     @classmethod
@@ -90,8 +89,9 @@ class Pattern:
             return self
         copy = Pattern(self.n_in, self.n_out, self.row_ptr.copy(), self.col_idx.copy(), validate=False)
         if self._transposed is not None:
-            col_ptr, row_idx, perm = (_frozen(array.copy()) for array in self._transposed)
-            copy._transposed = col_ptr, row_idx, perm
+            col_ptr, row_idx, perm = self._transposed
+            permuted = None if perm is None else _frozen(perm.copy())
+            copy._transposed = _frozen(col_ptr.copy()), _frozen(row_idx.copy()), permuted
         return copy
 
     @property
@@ -125,10 +125,30 @@ class Pattern:
 
     def transpose(self, threads: int | None = None) -> tuple[Array, Array, Array]:
         """`transposed`, computed on the given number of threads if it has not been yet."""
-        if self._transposed is None:
+        if self._transposed is None or self._transposed[2] is None:
             col_ptr, row_idx, perm = _kernels.transpose(*self._csr(), threads=threads)
             self._transposed = _frozen(col_ptr), _frozen(row_idx), _frozen(perm)
-        return self._transposed
+        col_ptr, row_idx, permuted = self._transposed
+        assert permuted is not None
+        return col_ptr, row_idx, permuted
+
+    def second_index(self, threads: int | None = None) -> tuple[Array, Array]:
+        """Return ``(col_ptr, row_idx)`` of `transposed`; the permutation is let go, or never kept."""
+        col_ptr, row_idx, _ = self.transpose(threads) if self._transposed is None else self._transposed
+        if not self._borrowed:
+            self._transposed = col_ptr, row_idx, None
+        return col_ptr, row_idx
+
+    def forget_second_index(self) -> None:
+        """Let go of `transposed`; it is computed again when it is asked for."""
+        if not self._borrowed:
+            self._transposed = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all arrays that the pattern holds now: `nbytes`, and the second index as far as it is there."""
+        index = () if self._transposed is None else self._transposed
+        return self.nbytes + sum(array.nbytes for array in index if array is not None)
 
     def __repr__(self) -> str:
         return f"Pattern({self.n_in}, {self.n_out}, nnz={self.nnz}, density={self.density:.4g})"
@@ -232,10 +252,7 @@ class Pattern:
         """Return the number of incoming connections of each target, int64 (n_out,)."""
         if self._transposed is not None:
             return np.diff(self._transposed[0]).astype(np.int64)
-        degree = np.zeros(self.n_out, dtype=np.int64)
-        for start in range(0, self.nnz, _BLOCK_CELLS):  # bincount widens what it counts: not the whole at once
-            degree += np.bincount(self.col_idx[start : start + _BLOCK_CELLS], minlength=self.n_out)
-        return degree
+        return _kernels.in_degree(*self._csr())
 
     def out_degree(self) -> npt.NDArray[np.int64]:
         """Return the number of outgoing connections of each source, int64 (n_in,)."""

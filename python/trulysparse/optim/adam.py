@@ -98,6 +98,8 @@ class Adam(Optimizer):
         threads: int,
         l2: float = 0.0,
         decay: bool = True,
+        first: bool = True,
+        last: bool = True,
     ) -> None:
         _kernels.adam_step(
             values,

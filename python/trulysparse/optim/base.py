@@ -88,6 +88,8 @@ class Optimizer(Configurable):
         threads: int,
         l2: float = 0.0,
         decay: bool = True,
+        first: bool = True,
+        last: bool = True,
     ) -> None:
         """Make one step on whole arrays: biases, and weights where the sink did not.
 
@@ -107,6 +109,9 @@ class Optimizer(Configurable):
             As in `sink`.
         decay
             False: without weight decay, for what is trained in activations.
+        first, last
+            As in `sink`: whether the gradient is that of the first and of the last micro-batch of the step. Only an
+            optimizer with `fused_microbatches` is given anything but True.
         """
         raise NotImplementedError(f"{type(self).__name__} must define update")
 

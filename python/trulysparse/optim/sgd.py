@@ -105,6 +105,8 @@ class SGD(Optimizer):
         threads: int,
         l2: float = 0.0,
         decay: bool = True,
+        first: bool = True,
+        last: bool = True,
     ) -> None:
         _kernels.sgd_step(
             values,
@@ -116,5 +118,7 @@ class SGD(Optimizer):
             form=self.decay,
             nesterov=self.nesterov,
             l2=l2,
+            first=first,
+            last=last,
             threads=threads,
         )

@@ -78,17 +78,24 @@ class Trainer:
         the network has one already, and keep it with the network, so that prediction takes raw features.
     micro_batch : int, optional
         Handle a batch in parts of this many samples (a multiple of 16): less memory, the same result up to rounding.
-    activation_dtype : str or None
+    activation_dtype : str
         How activations and their gradients are stored between hidden layers: ``"float32"``, or ``"bfloat16"``, which
         halves their memory and what the kernels read. Sums, weights, biases, optimizer state, inputs and the loss stay
         float32; each stored value is rounded to 8 significant bits (a relative error of at most 2^-8), as in mixed
         precision training. Choose it where activations outgrow the cache or the memory: layers of 100,000 neurons and
-        more train 1.2 to 1.9 times as fast. Prediction and evaluation use float32 always. None, with a
+        more train 1.2 to 1.9 times as fast. Prediction and evaluation use float32 always. ``"auto"``, with a
         `memory_budget`: bfloat16 only if the budget demands it.
     memory_budget : int or str, optional
         What network, optimizer state and activations may take together at their peak, in bytes or as a size such as
-        ``"8GiB"``; your data is not counted. It chooses `micro_batch` where that is None, and `activation_dtype` where
-        that is None, and says what it chose; too small a budget is an error that says what would fit.
+        ``"8GiB"``; your data is not counted. It chooses `micro_batch` and `storage` where
+        they are None, and `activation_dtype` where it is "auto", and says what it chose; too small a budget is an error
+        that says what would fit.
+    storage : str, optional
+        What is kept for the forward pass, which reads connections by target neuron: ``"balanced"``, 8 bytes a
+        connection (an index and a permutation; 12 where a batch has three micro-batches or more); ``"fast"``, always 8
+        (an index and a copy of the weights, made anew every step); or ``"lean"``, nothing: every pass sorts the
+        connections of a layer for itself, for networks that would not fit otherwise. The result is the same, bit for
+        bit. Default "balanced", or what `memory_budget` allows.
     validate_every : int
         Evaluate the validation data every so many epochs, and after the last.
     callbacks : sequence of Callback
@@ -146,8 +153,9 @@ class Trainer:
         seed: int = 0,
         standardize: bool = True,
         micro_batch: int | None = None,
-        activation_dtype: str | None = "float32",
+        activation_dtype: str = "float32",
         memory_budget: int | str | None = None,
+        storage: str | None = None,
         validate_every: int = 1,
         callbacks: Sequence[Callback] | Callback = (),
         checkpoint: str | Path | None = None,
@@ -191,15 +199,21 @@ class Trainer:
                     "memory_budget plans for one process and cannot be combined with parallel, which says and checks "
                     "what its processes take when it begins; leave one of them out"
                 )
-        self.memory_fit = self._fit_to_budget(memory_budget, micro_batch, activation_dtype)
+            if storage not in (None, "balanced"):
+                raise ConfigError(
+                    f"storage={storage!r} with parallel training: processes share second indices with permutations; "
+                    "use storage='balanced'"
+                )
+        self.memory_fit = self._fit_to_budget(memory_budget, micro_batch, activation_dtype, storage)
         self._fit_unsaid = self.memory_fit is not None
         plan = None if self.memory_fit is None else self.memory_fit.plan
         self.micro_batch = micro_batch if plan is None else plan.micro_batch
         if plan is not None:
             activation_dtype = plan.activation_dtype
-        if activation_dtype is None:
-            raise ConfigError("activation_dtype=None leaves the choice to memory_budget; give one, or use 'float32'")
+        if activation_dtype == "auto":
+            raise ConfigError("activation_dtype='auto' leaves the choice to memory_budget; give one, or use 'float32'")
         self.activation_dtype = activation_dtype
+        self.storage = ("balanced" if storage is None else storage) if plan is None else plan.storage
         self.parallel_report: ParallelReport | None = None
         self.notes: dict[str, Any] = {}
         self.note_more: Callable[[], dict[str, Any]] = dict
@@ -218,6 +232,7 @@ class Trainer:
             topology=self.topology,
             micro_batch=self.micro_batch,
             activation_dtype=self.activation_dtype,
+            storage=self.storage,
         )
         self._versions = self._net_versions()
 
@@ -228,7 +243,7 @@ class Trainer:
         )
 
     def _fit_to_budget(
-        self, memory_budget: int | str | None, micro_batch: int | None, activation_dtype: str | None
+        self, memory_budget: int | str | None, micro_batch: int | None, activation_dtype: str, storage: str | None
     ) -> Fit | None:
         """Choose what is to be chosen so that the run keeps to its budget."""
         if memory_budget is None:
@@ -240,12 +255,12 @@ class Trainer:
             [layer.nnz for layer in net.layers],
             batch_size=self.batch_size,
             micro_batch=micro_batch,
-            activation_dtype=activation_dtype,
+            activation_dtype=None if activation_dtype == "auto" else activation_dtype,
+            storage=storage,
             optimizer=self.optimizer,
             topology=self.topology,
             dropout=net.dropout,
             activation=net.activation,
-            storages=("balanced",),
         )
 
     @property
@@ -524,6 +539,7 @@ class Trainer:
             "standardize": self.standardize,
             "micro_batch": self.micro_batch,
             "activation_dtype": self.activation_dtype,
+            "storage": self.storage,
             "validate_every": self.validate_every,
             **({} if self.parallel is None else {"parallel": self.parallel.to_config()}),
         }

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What layers keep for the forward pass costs memory or time, and changes no bit of the result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trulysparse as ts
+from trulysparse.engine import Engine, evolve_network
+from trulysparse.errors import ConfigError
+from trulysparse.model import Inputs
+from trulysparse.topology import ImportancePruning
+
+SIZES = (40, 300, 200, 5)
+OTHERS = ("fast", "lean")
+
+
+def _samples() -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((96, SIZES[0]), dtype=np.float32), rng.integers(0, SIZES[-1], 96)
+
+
+def _net() -> ts.SparseMLP:
+    return ts.SparseMLP(SIZES, epsilon=4, activation=ts.AllReLU(0.6), dropout=0.3, init="he_uniform", seed=3)
+
+
+def _trained(storage: str, **settings: Any) -> tuple[ts.SparseMLP, list[float]]:
+    net, (X, y) = _net(), _samples()
+    trainer = ts.Trainer(net, batch_size=48, seed=1, storage=storage, progress=False, **settings)
+    history = trainer.fit(X, y, epochs=4, validation=(X, y))
+    return net, [*history.loss, *history.val_loss]
+
+
+@pytest.mark.parametrize("storage", OTHERS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"micro_batch": 16},
+        {"micro_batch": 16, "optimizer": ts.Adam(lr=1e-3)},
+        {"optimizer": ts.SGD(lr=0.05, clip_norm=1.0), "activation_dtype": "bfloat16"},
+        {"topology": ts.RigL(update_every=2, end=1.0), "micro_batch": 16},
+        {"pruning": ImportancePruning(start=1, period=1), "threads": 2},
+    ],
+    ids=["whole", "parts", "adam", "clip", "rigl", "pruning"],
+)
+def test_every_storage_trains_to_the_same_bits(storage: str, settings: dict[str, Any]) -> None:
+    expected, losses = _trained("balanced", **settings)
+    net, found = _trained(storage, **settings)
+    assert found == losses
+    for layer, other in zip(net.layers, expected.layers, strict=True):
+        assert layer.pattern == other.pattern
+        assert layer.values.tobytes() == other.values.tobytes()
+        assert layer.bias.tobytes() == other.bias.tobytes()
+
+
+@pytest.mark.parametrize("storage", OTHERS)
+def test_a_network_predicts_freezes_and_saves_whatever_it_keeps(storage: str, tmp_path: Any) -> None:
+    net, X = _net(), _samples()[0]
+    expected = net.decision(X)
+    several = net.decision(X, batch_size=16)
+    for layer in net.layers:
+        layer.store(storage)
+    assert net.decision(X).tobytes() == expected.tobytes()
+    assert net.decision(X, batch_size=16).tobytes() == several.tobytes()
+    frozen = net.freeze()
+    for layer in net.layers:
+        layer.values[...] *= 2
+    assert net.decision(X).tobytes() != expected.tobytes()  # what is changed in place is seen at once
+    assert frozen.decision(X).tobytes() == expected.tobytes()
+    net.save(tmp_path / "net.safetensors")
+    assert ts.load(tmp_path / "net.safetensors").decision(X).tobytes() == net.decision(X).tobytes()
+
+
+@pytest.mark.parametrize(("storage", "second"), [("balanced", 8), ("fast", 8), ("lean", 0)])
+def test_bytes_a_connection_are_as_documented(storage: str, second: int) -> None:
+    net, (X, y) = _net(), _samples()
+    engine = Engine(net, ts.SGD(lr=0.01, momentum=0.9), seed=0, threads=1, micro_batch=48, storage=storage)
+    inputs, targets = Inputs(X, SIZES[0], None, "X"), net.loss.check_targets(y, SIZES[-1], "y")
+
+    def check() -> None:
+        for layer, slots in zip(net.layers, engine.state.weight_slots, strict=True):
+            pointers = 4 * (layer.n_in + 1) + (4 * (layer.n_out + 1) if second else 0)
+            assert layer.nbytes == (8 + second) * layer.nnz + pointers + 4 * layer.n_out
+            assert sum(array.nbytes for array in slots.values()) == 4 * layer.nnz
+
+    engine.train_batch(inputs, targets, np.arange(96), 0.01)
+    check()
+    evolve_network(net, engine.state, topology=ts.SET(0.3), pruning=None, seed=0, threads=1)
+    engine.train_batch(inputs, targets, np.arange(96), 0.01)
+    net.evaluate(X, y, batch_size=16)
+    check()
+
+
+def test_an_unknown_storage_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"storage must be one of balanced, fast, lean, got 'fats'.*fast"):
+        ts.Trainer(_net(), storage="fats", progress=False)
+    with pytest.raises(ConfigError, match="storage='lean' with parallel training"):
+        ts.Trainer(_net(), storage="lean", parallel="wasap", progress=False)
