@@ -314,7 +314,7 @@ from trulysparse.engine import plan_network
 from trulysparse.parallel.world import rank_memory
 
 settings = json.loads(sys.argv[1])
-sizes, samples = (2000, 1_000_000, 1_000_000, 2), 20_000
+sizes, samples = (2000, 1_500_000, 1_500_000, 2), 30_000
 
 def train(sizes, count, epochs):
     rng = np.random.default_rng(0)

@@ -217,8 +217,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """Return what training a network takes, in one process.
 
-    Not counted: the interpreter and its libraries, scratch of the kernels (a few MB), and what a rule keeps for itself
-    in `RuleState` or explores (`TopKAST`).
+    Not counted: the interpreter and its libraries, scratch of the kernels (a few MB), freed memory that the C library
+    keeps for the next time (up to 64 MiB with glibc), and what a rule keeps for itself in `RuleState` or explores (`TopKAST`).
 
     Parameters
     ----------
