@@ -25,6 +25,7 @@ from trulysparse.engine import Evolution, Fit, MemoryPlan, Run, Samples, fit_to_
 from trulysparse.errors import ConfigError, DataError, DivergenceError
 from trulysparse.model import ErdosRenyi, Inputs, InputScaling, SparseMLP
 from trulysparse.model.activations import get_activation
+from trulysparse.model.inference import BATCH_SIZE
 from trulysparse.model.init import get_initializer
 from trulysparse.model.memory import available_bytes
 from trulysparse.model.progress import Progress
@@ -240,7 +241,9 @@ class ScaleSettings:
     @property
     def evaluation(self) -> str:
         """How test samples are evaluated, as `plan_memory` calls it."""
-        return "none" if "inference" in self.skip else "frozen"
+        if "inference" in self.skip:
+            return "none"
+        return "frozen" if self.test_samples > 2 * BATCH_SIZE else "layers"
 
     @property
     def paper(self) -> PaperRow | None:
@@ -680,10 +683,10 @@ def _table_4(record: Mapping[str, Any]) -> list[str]:
         beside = f" {paper[key]:>10g} {paper[key] / minutes:>10.1f}" if paper else ""
         lines.append(f"{name:<30} {minutes:>9.2f}{beside}")
     steps = record["epoch_is_predicted_from_steps"]
-    needed = -(-_PAPER_SAMPLES // record["batch"])
+    needed, counted = -(-_PAPER_SAMPLES // record["batch"]), max(1, steps - 1)
     lines.append(
-        f"(*) predicted: {needed} steps of {record['typical_step_seconds']:.2f} s, the median of {max(1, steps - 1)} "
-        "measured steps" + (" after the first" if steps > 1 else "")
+        f"(*) predicted: {needed} steps of {record['typical_step_seconds']:.2f} s, the median of {counted} measured "
+        f"step{'s' if counted > 1 else ''}{' after the first' if steps > 1 else ''}"
     )
     if record["test_samples"] != _PAPER_TEST_SAMPLES and record["minutes"]["inference"] is not None:
         lines.append(f"(inference was measured on {record['test_samples']:,} samples and is scaled to 3,000)")

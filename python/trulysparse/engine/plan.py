@@ -218,7 +218,7 @@ def plan_memory(
     """Return what training a network takes, in one process.
 
     Not counted: the interpreter and its libraries, scratch of the kernels (a few MB), freed memory that the C library
-    keeps for the next time (up to 64 MiB with glibc), and what a rule keeps for itself in `RuleState` or explores (`TopKAST`).
+    keeps for the next time (up to 64 MiB with glibc), and what a rule keeps in `RuleState` or explores (`TopKAST`).
 
     Parameters
     ----------
