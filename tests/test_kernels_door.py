@@ -870,7 +870,62 @@ REFUSED: dict[str, Refused] = {
         "counts from 1",
     ),
     "isa": (lambda a: k.set_isa("mmx"), ValueError, "mmx"),
+    "artificial noise of float64": (
+        lambda a: k.artificial_noise(0, 1, 0, np.zeros((2, 3))),  # type: ignore[arg-type]
+        TypeError,
+        "out must be an array of float32",
+    ),
+    "artificial noise into read-only": (
+        lambda a: k.artificial_noise(0, 1, 0, _read_only(np.zeros((2, 3), np.float32))),
+        ValueError,
+        "out is a read-only array",
+    ),
+    "artificial rows beyond the last": (
+        lambda a: k.artificial_noise(0, 1, 2**32 - 1, np.zeros((2, 3), np.float32)),
+        ValueError,
+        r"counted from 0 to 2\^32 - 1, got 2 from row 4294967295",
+    ),
+    "artificial integers below nothing": (
+        lambda a: k.artificial_integers(0, 1, 3, 0),
+        ValueError,
+        "bound must be at least 1, got 0",
+    ),
+    "artificial rows outside the block": (
+        lambda a: _cluster(rows=np.array([4, 7])),
+        ValueError,
+        "rows must lie in the block that begins with row 4, got 7",
+    ),
+    "artificial places outside the matrix": (
+        lambda a: _cluster(places=np.array([0, 5])),
+        ValueError,
+        "places must be columns between 0 and 4, got 5",
+    ),
+    "artificial mixing of another shape": (
+        lambda a: _cluster(mixing=np.zeros((1, 2), np.float32)),
+        ShapeError,
+        r"mixing must have shape \(1, 1\)",
+    ),
+    "artificial places for fewer features": (
+        lambda a: _cluster(places=np.array([0])),
+        ShapeError,
+        r"places must have shape \(2,\)",
+    ),
 }
+
+
+def _cluster(**change: Any) -> None:
+    """Place a cluster of one informative and one redundant feature in rows 4 to 6 of five features."""
+    one = np.ones((1, 1), np.float32)
+    arguments: dict[str, Any] = {
+        "rows": np.array([4, 6]),
+        "first_row": 4,
+        "mixing": one,
+        "centroid": one[0],
+        "combining": one,
+        "places": np.array([0, 4]),
+        "out": np.zeros((3, 5), np.float32),
+    }
+    k.artificial_cluster(0, 2, **(arguments | change))
 
 
 def _view_with(layer: Layer, name: str, position: int, value: int) -> k.LayerView:

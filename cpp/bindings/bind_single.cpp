@@ -56,8 +56,11 @@ void forward_frozen(const FrozenLayer& frozen, py::handle x, py::handle y, int t
     check_threads(threads);
     std::visit(
         [&](const auto& layer) {
-            const auto in = activations<const float>(x, "x", layer.n_in);
-            const auto out = activations<float>(y, "y", layer.n_out, in.cols);
+            const auto in = stored_activations<const void>(x, "x", layer.n_in);
+            check_columns(in, "x");
+            const auto out = stored_activations<void>(y, "y", layer.n_out, in.cols);
+            if (layer.trained.left_slope && out.bf16)
+                throw py::type_error("y must be float32 where the activation was trained, got " + describe(y));
             if (overlap(in, out)) throw InvalidArgument("y shares memory with x; give it an array of its own");
             ForwardArgs<std::remove_cv_t<std::remove_pointer_t<decltype(layer.col_ptr)>>> args;
             args.n_in = layer.n_in;
@@ -66,16 +69,16 @@ void forward_frozen(const FrozenLayer& frozen, py::handle x, py::handle y, int t
             args.row_idx = layer.row_idx;
             args.weights = layer.weights;
             args.bias = layer.bias;
-            args.x = in.data;
-            args.y = out.data;
+            args.x = in.view();
+            args.y = out.view();
             args.ld = static_cast<Index>(in.cols);
             args.activation = layer.activation;
             TrainedForwardArgs end;
             end.n = layer.n_out;
             end.ld = args.ld;
             end.parameters = layer.trained;
-            end.z = out.data;
-            end.y = out.data;
+            end.z = out.bf16 ? nullptr : static_cast<float*>(out.data);
+            end.y = out.view();
             unlocked([&] {
                 forward(args, frozen.plan, threads);
                 if (layer.trained.left_slope) trained_forward(end, threads);

@@ -8,8 +8,11 @@
 
 namespace trulysparse {
 
+// Internal linkage and no branches: files of one instruction set compile copies of their own, in vectors.
+#define TRULYSPARSE_ELEMENTARY static inline __attribute__((always_inline))
+
 // atanh(s) for |s| < 0.172, by its series.
-inline double small_atanh(double s) {
+TRULYSPARSE_ELEMENTARY double small_atanh(double s) {
     const double z = s * s, z2 = z * z, z4 = z2 * z2;
     const double low = (1.0 + z * (1.0 / 3)) + z2 * (1.0 / 5 + z * (1.0 / 7));
     const double middle = (1.0 / 9 + z * (1.0 / 11)) + z2 * (1.0 / 13 + z * (1.0 / 15));
@@ -18,26 +21,31 @@ inline double small_atanh(double s) {
 }
 
 // ln(x) for normal x > 0.
-inline double portable_log(double x) {
+TRULYSPARSE_ELEMENTARY double portable_log(double x) {
     constexpr double kLn2 = 0.693147180559945309417;
     constexpr std::uint64_t kRootOfHalf = 0x3FE6A09E667F3BCDull;
+    constexpr std::uint64_t kBias = 1024, kExponentOf52 = 0x4330000000000000ull;
     std::uint64_t bits;
     std::memcpy(&bits, &x, sizeof bits);
-    // x = m * 2^exponent with m in [sqrt(1/2), sqrt(2)).
-    const std::int64_t exponent = static_cast<std::int64_t>(bits - kRootOfHalf) >> 52;
-    bits -= static_cast<std::uint64_t>(exponent) << 52;
-    double m;
+    // x = m * 2^(biased - kBias) with m in [sqrt(1/2), sqrt(2)); a small whole number becomes a double by its bits.
+    const std::uint64_t biased = (bits - kRootOfHalf + (kBias << 52)) >> 52, number = biased | kExponentOf52;
+    bits -= (biased - kBias) << 52;
+    double m, exponent;
     std::memcpy(&m, &bits, sizeof m);
-    return static_cast<double>(exponent) * kLn2 + 2.0 * small_atanh((m - 1.0) / (m + 1.0));
+    std::memcpy(&exponent, &number, sizeof exponent);
+    exponent -= 0x1p52 + static_cast<double>(kBias);
+    return exponent * kLn2 + 2.0 * small_atanh((m - 1.0) / (m + 1.0));
 }
 
 // ln(1 - p) for 0 < p < 1, exact also for tiny p.
-inline double portable_log1m(double p) { return p < 0.25 ? 2.0 * small_atanh(-p / (2.0 - p)) : portable_log(1.0 - p); }
+static inline double portable_log1m(double p) {
+    return p < 0.25 ? 2.0 * small_atanh(-p / (2.0 - p)) : portable_log(1.0 - p);
+}
 
 // sin and cos of 2 pi u for u in [0, 1).
-inline void portable_sincos(double u, double& sine, double& cosine) {
+TRULYSPARSE_ELEMENTARY void portable_sincos(double u, double& sine, double& cosine) {
     constexpr double kTwoPi = 6.28318530717958647693;
-    const int quarter = static_cast<int>(4.0 * u + 0.5);
+    const double quarter = static_cast<double>(static_cast<int>(4.0 * u + 0.5));
     const double a = kTwoPi * (u - 0.25 * quarter), z = a * a;
     constexpr double kSine[] = {1.0,          -1.0 / 6,        1.0 / 120,          -1.0 / 5040,
                                 1.0 / 362880, -1.0 / 39916800, 1.0 / 6227020800.0, -1.0 / 1307674368000.0};
@@ -54,11 +62,10 @@ inline void portable_sincos(double u, double& sine, double& cosine) {
     for (int term = 6; term >= 0; --term) s = kSine[term] + z * s;
     for (int term = 7; term >= 0; --term) c = kCosine[term] + z * c;
     s *= a;
-    const bool odd = quarter & 1, negative_sine = quarter & 2, negative_cosine = (quarter + 1) & 2;
-    sine = odd ? c : s;
-    cosine = odd ? s : c;
-    if (negative_sine) sine = -sine;
-    if (negative_cosine) cosine = -cosine;
+    const bool odd = (quarter == 1.0) | (quarter == 3.0);
+    const double sine_of_quarter = odd ? c : s, cosine_of_quarter = odd ? s : c;
+    sine = (quarter == 2.0) | (quarter == 3.0) ? -sine_of_quarter : sine_of_quarter;
+    cosine = (quarter == 1.0) | (quarter == 2.0) ? -cosine_of_quarter : cosine_of_quarter;
 }
 
 }  // namespace trulysparse

@@ -29,16 +29,21 @@ TEST_CASE("test_uniform_numbers_are_words_of_blocks_from_any_first_one") {
 }
 
 TEST_CASE("test_noise_is_a_function_of_row_and_column") {
-    for (int threads : testing::kThreads)
-        for (Index columns : {0, 1, 2, 3, 4095, 4096, 4097, 8193})
-            for (std::uint64_t first : {0ull, 5ull, 0xfffffffdull}) {
-                constexpr std::int64_t rows = 3;
-                std::vector<float> out(static_cast<std::size_t>(rows * columns));
-                draw_noise(kStream, first, rows, columns, out.data(), threads);
-                for (std::size_t k = 0; k < out.size(); ++k)
-                    REQUIRE(out[k] == normal_at(first + k / static_cast<std::size_t>(columns),
-                                                k % static_cast<std::size_t>(columns)));
-            }
+    constexpr std::int64_t rows = 3;
+    for (Index columns : {0, 1, 2, 3, 255, 256, 257, 4095, 4096, 4097, 8193})
+        for (std::uint64_t first : {0ull, 5ull, 0xfffffffdull}) {
+            std::vector<float> expected(static_cast<std::size_t>(rows * columns));
+            for (std::size_t k = 0; k < expected.size(); ++k)
+                expected[k] =
+                    normal_at(first + k / static_cast<std::size_t>(columns), k % static_cast<std::size_t>(columns));
+            testing::for_each_isa([&](Isa) {
+                for (int threads : testing::kThreads) {
+                    std::vector<float> out(expected.size());
+                    draw_noise(kStream, first, rows, columns, out.data(), threads);
+                    REQUIRE(out == expected);
+                }
+            });
+        }
 }
 
 TEST_CASE("test_cluster_is_mixed_moved_combined_and_put_in_its_places") {
@@ -73,10 +78,12 @@ TEST_CASE("test_cluster_is_mixed_moved_combined_and_put_in_its_places") {
                     }
                 }
                 const Cluster cluster{mixing.data(), centroid.data(), combining.data(), places.data(), own, more};
-                for (int threads : testing::kThreads) {
-                    std::vector<float> out(size(2 * n * columns), 7.0f);
-                    place_cluster(kStream, cluster, chosen.data(), n, first, columns, out.data(), threads);
-                    REQUIRE(out == expected);
-                }
+                testing::for_each_isa([&](Isa) {
+                    for (int threads : testing::kThreads) {
+                        std::vector<float> out(size(2 * n * columns), 7.0f);
+                        place_cluster(kStream, cluster, chosen.data(), n, first, columns, out.data(), threads);
+                        REQUIRE(out == expected);
+                    }
+                });
             }
 }

@@ -767,7 +767,8 @@ def layer_view(
     float32 and are used in place. They may be read-only, unless :func:`backward` is given :func:`sink_sgd`.
     No number in the index arrays leads outside of them; whether they describe one pattern is the caller's care.
     Without `perm` the forward pass must be given the weights in its order (`by_target`); without a second index there
-    is only a backward pass. `trusted` skips looking at those numbers: only for arrays that our own kernels made and nobody could write to.
+    is only a backward pass.
+    `trusted` skips looking at those numbers: only for arrays that our own kernels made and nobody could write to.
     """
     wide = getattr(row_ptr, "dtype", None) == np.int64
     make: Callable[..., LayerView] = _core.LayerView64 if wide else _core.LayerView32

@@ -100,7 +100,10 @@ def test_the_run_is_the_same_for_any_number_of_threads() -> None:
     assert one["test_loss"] == two["test_loss"]
 
 
-def test_the_largest_gradient_of_the_first_layer_is_what_the_engine_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", [{}, {"lr_scale": "fan_in", "init": "he_uniform,fan_in=sparse", "epsilon": 80}])
+def test_the_largest_gradient_of_the_first_layer_is_what_the_engine_computes(
+    monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
     found: list[float] = []
     made = scale._ScaleRun._step
 
@@ -112,7 +115,7 @@ def test_the_largest_gradient_of_the_first_layer_is_what_the_engine_computes(mon
         return made(self, run)
 
     monkeypatch.setattr(scale._ScaleRun, "_step", first_compute)
-    record = run_scale(small(skip=("checkpoint",)))
+    record = run_scale(ScaleSettings((80, 300, 300, 2), **(SMALL | {"skip": ("checkpoint",)} | more)))
     assert record["first_layer_largest_gradient"] == pytest.approx(found[0], rel=1e-6)
     assert found[0] > 0
 

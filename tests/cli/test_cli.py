@@ -473,6 +473,21 @@ def test_set_leads_into_inline_tables() -> None:
     assert config.get("model", "activation") == {"name": "relu"}
 
 
+def test_settings_of_very_wide_networks_are_kept_by_run_file_and_resumed_run(data_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    settings = ("optimizer.lr_scale=fan_in", "init.fan_in=sparse", "init.gain=signal", "topology.grown_scale=match")
+    given = [word for setting in settings for word in ("--set", setting)]
+    assert main(["train", str(data_file), *SMALL, *given, "--out", str(out)]) == 0
+    tables = tomllib.loads((out / "run.toml").read_text())
+    assert tables["optimizer"]["lr_scale"] == "fan_in"
+    assert (tables["model"]["init"]["fan_in"], tables["model"]["init"]["gain"]) == ("sparse", "signal")
+    assert tables["topology"]["grown_scale"] == "match"
+    trainer = ts.Trainer.resume(out / "checkpoint.safetensors", progress=False)
+    assert trainer.optimizer.lr_scale == "fan_in" and trainer.net.init.gain == "signal"
+    assert trainer.net.layers[0].initializer.scale(trainer.net.layers[0].pattern).size == 32
+    assert trainer.topology.to_config()["grown_scale"] == "match"
+
+
 def test_density_warnings_of_given_settings_are_sentences(data_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", str(data_file), "--epochs", "0", "--quiet", "--set", "hidden=[32]", "--set", "batch_size=50"]
     with warnings.catch_warnings():

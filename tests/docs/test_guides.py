@@ -128,3 +128,15 @@ def test_the_plans_of_the_guide_to_extreme_scale_are_those_of_the_library() -> N
             number, unit = cell.split()
             scale = 2 ** (10 * ["KiB", "MiB", "GiB", "TiB"].index(unit) + 10)
             assert float(number) == pytest.approx(plan.peak_bytes / scale, abs=0.05)
+
+
+def test_artificial_data_of_the_guide_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = (block for block in _blocks("docs/guides/data.md") if "artificial_classification" in block)
+    names: dict[str, object] = {"ts": ts}
+    exec(example.replace("10_000", "100").replace("7000", "70").replace("4096", "400"), names)
+    data, X_test = names["data"], names["X_test"]
+    assert isinstance(data, ts.Dataset) and isinstance(X_test, np.ndarray)
+    assert isinstance(data.X_test, np.ndarray)
+    np.testing.assert_array_equal(data.X_test, X_test)
+    assert (tmp_path / "X.npy").is_file()

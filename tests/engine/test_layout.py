@@ -22,6 +22,8 @@ OPTIMIZERS = {
     "nesterov": lambda: ts.SGD(lr=0.1, momentum=0.9, nesterov=True),
     "l2": lambda: ts.SGD(lr=0.1, momentum=0.9, weight_decay=1e-3, decay="l2"),
     "clip": lambda: ts.SGD(lr=0.1, momentum=0.9, weight_decay=1e-3, clip_norm=0.05),
+    "fan-in": lambda: ts.SGD(lr=0.1, momentum=0.9, weight_decay=1e-3, lr_scale="fan_in"),
+    "adam fan-in": lambda: ts.Adam(lr=0.01, weight_decay=1e-3, lr_scale="fan_in"),
     "adam": lambda: ts.Adam(lr=0.01, weight_decay=1e-3),
     "adam l2": lambda: ts.Adam(lr=0.01, weight_decay=1e-3, decoupled=False, clip_norm=0.05),
 }

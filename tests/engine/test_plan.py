@@ -147,10 +147,12 @@ def test_modes_differ_by_what_a_second_index_holds() -> None:
 def test_an_evaluation_is_counted_as_it_is_made() -> None:
     def peak(storage: str, evaluation: str) -> int:
         plan = plan_memory((1000, 2000, 10), [50_000, 4_000], storage=storage, evaluation=evaluation)
+        assert plan.evaluation_batch == 128
         return plan.nbytes("evaluation")
 
     assert [peak(mode, "none") for mode in STORAGES] == [0, 0, 0]
     activations = peak("balanced", "layers")
+    assert activations == 4 * 128 * (1000 + 2000 + 10)
     assert peak("balanced", "frozen") - activations == 4 * (54_000 + 2010)
     assert peak("fast", "frozen") - peak("fast", "layers") == 4 * 2010
     assert peak("lean", "layers") - activations == 4 * 2001 + 20 * 50_000
@@ -215,7 +217,7 @@ def fit(budget: Any, **more: Any) -> Fit:
     return fit_to_budget(budget, *LARGE, topology=ts.SET(0.3), dropout=0.4, **more)
 
 
-@pytest.mark.parametrize("gib", [1.6, 1.8, 2, 2.5, 3, 4, 6, 8, 16])
+@pytest.mark.parametrize("gib", [1.7, 1.8, 2, 2.5, 3, 4, 6, 8, 16])
 def test_what_a_budget_chooses_fits_it_and_says_so(gib: float) -> None:
     found = fit(int(gib * 2**30))
     assert found.plan.peak_bytes <= gib * 2**30
@@ -226,6 +228,7 @@ def test_what_a_budget_chooses_fits_it_and_says_so(gib: float) -> None:
         micro_batch=found.plan.micro_batch,
         storage=found.plan.storage,
         activation_dtype=found.plan.activation_dtype,
+        evaluation_batch=found.plan.evaluation_batch,
     )
     assert repr(found.plan.storage) in found.why and found.plan.activation_dtype in found.why
 
@@ -241,6 +244,14 @@ def test_a_budget_gives_up_speed_before_precision() -> None:
     assert [order[s[0]] for s in settings] == sorted(order[s[0]] for s in settings)
 
 
+def test_a_budget_evaluates_as_many_samples_at_a_time_as_it_has_room_for() -> None:
+    batches = [fit(int(gib * 2**30)).plan.evaluation_batch for gib in (16, 5, 3, 1.8)]
+    assert batches[0] == 128 and batches == sorted(batches, reverse=True) and batches[-1] < 128
+    whole, half = (fit("16GiB", activation_dtype="bfloat16", evaluate_in_float32=so).plan for so in (True, False))
+    ends = 4 * 128 * (65536 + 2)
+    assert 2 * (half.rows[-2].nbytes - ends) == whole.rows[-2].nbytes - ends == 4 * 128 * 10_000_000
+
+
 def test_small_networks_keep_the_whole_batch() -> None:
     assert fit_to_budget("1GB", SIZES, [1000] * 3).plan.micro_batch is None
 
@@ -253,8 +264,9 @@ def test_what_is_set_by_hand_is_kept() -> None:
 def test_too_small_a_budget_is_an_error_with_the_arithmetic_and_with_what_would_fit() -> None:
     with pytest.raises(ts.ConfigError, match=r"1\.0 GiB is too small.*activations of a micro-batch.*what would fit is"):
         fit("1GiB")
+    least = plan_memory(*LARGE, topology=ts.SET(0.3), dropout=0.4, storage="lean", micro_batch=16, evaluation_batch=16)
     with pytest.raises(ts.ConfigError, match=r"what would fit is activation_dtype='bfloat16'"):
-        fit(fit("8GiB", storage="lean", micro_batch=16).plan.peak_bytes - 1, activation_dtype="float32")
+        fit(least.peak_bytes - 1, activation_dtype="float32")
     with pytest.raises(ts.ConfigError, match="map them from a file"):
         fit("1GiB", samples=100_000)
 
@@ -323,7 +335,7 @@ def train(sizes, count, epochs):
     net = ts.SparseMLP(sizes, epsilon=3, seed=0, threads=2, dropout=0.4)
     trainer = ts.Trainer(net, topology=ts.SET(0.3), threads=2, progress=False, standardize=False, **settings)
     trainer.fit(X[:256], y[:256], epochs=epochs, validation=(X[256:512], y[256:512]))
-    return plan_network(net, topology=trainer.topology, samples=count, **settings)
+    return plan_network(net, topology=trainer.topology, samples=count, evaluation="layers", **settings)
 
 train((20, 30, 2), 512, 2)  # libraries are loaded, threads are started
 before = rank_memory()
@@ -397,7 +409,8 @@ def test_without_a_budget_nothing_changes() -> None:
 
 def test_a_budget_chooses_bfloat16_only_where_it_may() -> None:
     net, rule = ts.SparseMLP((30, 4000, 3000, 2000, 5), density=0.002), ts.SET()
-    peaks = [plan_network(net, micro_batch=width, topology=rule).peak_bytes for width in (None, 64, 32, 16)]
+    plans = [plan_network(net, micro_batch=width, topology=rule, evaluation_batch=16) for width in (None, 64, 32, 16)]
+    peaks = [plan.peak_bytes for plan in plans]
     settings: dict[str, Any] = {"topology": rule, "memory_budget": min(peaks) - 1, "storage": "balanced"}
     assert ts.Trainer(net, activation_dtype="auto", **settings).activation_dtype == "bfloat16"
     with pytest.raises(ts.ConfigError, match="what would fit is activation_dtype='bfloat16'"):

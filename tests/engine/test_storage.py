@@ -100,3 +100,19 @@ def test_an_unknown_storage_is_refused() -> None:
         ts.Trainer(_net(), storage="fats", progress=False)
     with pytest.raises(ConfigError, match="storage='lean' with parallel training"):
         ts.Trainer(_net(), storage="lean", parallel="wasap", progress=False)
+
+
+def test_prediction_with_bfloat16_activations_rounds_and_no_more() -> None:
+    net, (X, y) = _net(), _samples()
+    exact, rounded = (net.decision(X, activation_dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert rounded.tobytes() != exact.tobytes()
+    assert np.abs(rounded - exact).max() <= 2**-6 * np.abs(exact).max()
+    frozen = net.freeze()
+    assert frozen.decision(X, activation_dtype="bfloat16").tobytes() == rounded.tobytes()
+    assert net.decision(X, activation_dtype="bfloat16", batch_size=17).tobytes() == rounded.tobytes()
+    assert net.evaluate(X, y, activation_dtype="bfloat16").loss == pytest.approx(net.evaluate(X, y).loss, rel=0.02)
+    with pytest.raises(ConfigError, match="activation_dtype must be one of float32, bfloat16, got 'float16'"):
+        net.predict(X, activation_dtype="float16")
+    trained = ts.SparseMLP(SIZES, epsilon=4, activation=ts.PReLU())
+    with pytest.raises(ConfigError, match="trained activations predict in float32"):
+        trained.score(X, y, activation_dtype="bfloat16")

@@ -74,6 +74,7 @@ def test_prediction_is_the_same_on_any_threads(threads):
 def test_wide_networks_get_smaller_batches(monkeypatch):
     net = build()
     monkeypatch.setattr(inference, "ACTIVATION_BYTES", 4 * 50 * 16)
+    monkeypatch.setattr(inference, "available_bytes", lambda: None)
     columns = []
     load = inference.Inputs.load
 

@@ -73,6 +73,8 @@ cases = {
     "set": {},
     "rigl": {"topology": ts.RigL(0.3, update_every=3)},
     "pruning": {"pruning": ts.ImportancePruning(start=1, period=2, regrow_into_pruned=False)},
+    "fan-in": {"optimizer": ts.SGD(lr=0.02, momentum=0.9, weight_decay=1e-4, lr_scale="fan_in"),
+               "topology": ts.SET(0.3, grown_scale="match")},
     "adam": {"optimizer": ts.Adam(lr=0.01, weight_decay=1e-3)},
     "nesterov": {"optimizer": ts.SGD(lr=0.05, momentum=0.9, nesterov=True, clip_norm=0.5), "micro_batch": 16},
     "prelu": {"net": lambda: network(ts.PReLU())},

@@ -136,6 +136,8 @@ def test_defaults():
         SGD(),
         SGD(0.1, 0.5, 1e-4, "l2", True, 2.0),
         SGD(Cosine(0.1, 0.01)),
+        SGD(lr_scale="fan_in"),
+        Adam(lr_scale="fan_in"),
         Adam(),
         Adam(0.1, [0.5, 0.6], 1e-7, 0.1, False, 1),
         Adam(Constant(0.2)),
@@ -152,7 +154,7 @@ def test_names():
     assert get_optimizer("sgd") == SGD()
     assert get_optimizer({"name": "adam", "lr": 0.1}) == Adam(0.1)
     assert repr(SGD()) == (
-        "SGD(lr=0.01, momentum=0.9, weight_decay=0.0, decay='paper', nesterov=False, clip_norm=None)"
+        "SGD(lr=0.01, momentum=0.9, weight_decay=0.0, decay='paper', nesterov=False, clip_norm=None, lr_scale=None)"
     )
     with pytest.raises(ConfigError, match=r"unknown optimizer 'sdg'.*did you mean 'sgd'"):
         get_optimizer("sdg")
@@ -180,6 +182,9 @@ def test_the_first_line_about_sgd_names_both_forms_of_decay():
         (lambda: SGD(nesterov="yes"), "nesterov of SGD"),
         (lambda: SGD(nesterov=True, momentum=0), "needs momentum above 0"),
         (lambda: SGD(clip_norm=0), "clip_norm of SGD"),
+        (lambda: SGD(lr_scale="fan_out"), "lr_scale of SGD must be 'fan_in' or left out, got 'fan_out'"),
+        (lambda: SGD(lr_scale=2), "lr_scale of SGD"),
+        (lambda: Adam(lr_scale=["fan_in"]), "lr_scale of Adam"),
         (lambda: Adam(0), "lr of Adam"),
         (lambda: Adam(betas=0.9), "betas of Adam"),
         (lambda: Adam(betas=(0.9, 1.0)), "betas of Adam"),

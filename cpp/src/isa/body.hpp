@@ -9,6 +9,7 @@
 // after body_math.hpp
 #include "body_elements.hpp"
 #include "body_missing.hpp"
+#include "body_normals.hpp"
 #include "body_probe.hpp"
 #include "body_random.hpp"
 #include "body_rows.hpp"
@@ -22,6 +23,7 @@ static const KernelTable kTable = {8 * kWidth,
                                    forward_body<>,
                                    backward_body<>,
                                    kept_bits_body,
+                                   normals_body,
                                    sgd_body,
                                    adam_body,
                                    add_body,

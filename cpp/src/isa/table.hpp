@@ -77,6 +77,14 @@ struct KeptBlock {
     Index stride;
 };
 
+// Normal numbers out[2 b], out[2 b + 1] = normal2 of the block with index high << 32 | first_block + b, b in [0, blocks).
+struct NormalsJob {
+    std::uint32_t key0, key1, step, tag;
+    std::uint32_t high, first_block;
+    std::int64_t blocks;
+    float* out;
+};
+
 // Over one row: of d where z lies beyond a threshold, of d times the distance from it, and of the delta of z.
 struct TrainedSums {
     float left, right, left_moment, right_moment, total;
@@ -88,6 +96,7 @@ struct KernelTable {
     void (*forward)(const ForwardBlock& job, Index width);
     void (*backward)(const BackwardBlock& job, Index width);
     void (*kept_bits)(const KeptBlock& job);
+    void (*normals)(const NormalsJob& job);
 
     void (*sgd)(float* w, float* v, const float* g, std::int64_t n, const SgdParams& p);
     void (*adam)(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamParams& p);

@@ -25,7 +25,6 @@ from trulysparse.engine import Evolution, Fit, MemoryPlan, Run, Samples, fit_to_
 from trulysparse.errors import ConfigError, DataError, DivergenceError
 from trulysparse.model import ErdosRenyi, Inputs, InputScaling, SparseMLP
 from trulysparse.model.activations import get_activation
-from trulysparse.model.inference import BATCH_SIZE
 from trulysparse.model.init import get_initializer
 from trulysparse.model.memory import available_bytes
 from trulysparse.model.progress import Progress
@@ -243,7 +242,7 @@ class ScaleSettings:
         """How test samples are evaluated, as `plan_memory` calls it."""
         if "inference" in self.skip:
             return "none"
-        return "frozen" if self.test_samples > 2 * BATCH_SIZE else "layers"
+        return "frozen" if self.test_samples > 2 * _kernels.LANE else "layers"
 
     @property
     def paper(self) -> PaperRow | None:
@@ -345,6 +344,7 @@ def plan_scale(settings: ScaleSettings) -> Fit:
         samples=settings.samples + settings.test_samples,
         sample_bytes=0 if settings.data is not None else None,
         evaluation=settings.evaluation,
+        evaluate_in_float32=False,
     )
 
 
@@ -403,6 +403,8 @@ class _ScaleRun:
             samples=settings.samples + settings.test_samples,
             sample_bytes=0 if settings.data is not None else None,
             evaluation=settings.evaluation,
+            evaluation_batch=self.plan.evaluation_batch,
+            evaluate_in_float32=False,
         )
         phase.planned_bytes = self.plan.phase_bytes("initialisation")
         targets = self.net.loss.check_targets(self.y, settings.sizes[-1], "y")
@@ -472,10 +474,7 @@ class _ScaleRun:
     def _first_gradient(self) -> float:
         """Return the largest gradient of the first layer, from the velocity after one step."""
         velocity = self.run.state.weight_slots[0]["velocity"]
-        _, lr = self._progress(0)
-        scaled = getattr(self.optimizer, "layer_lr", None)
-        if scaled is not None:
-            lr = scaled(lr, velocity.size, self.settings.sizes[1])
+        lr = self.optimizer.layer_lr(self._progress(0)[1], velocity.size, self.settings.sizes[1])
         return max(float(velocity.max(initial=0.0)), -float(velocity.min(initial=0.0))) / lr
 
     def evolve(self) -> None:
@@ -500,7 +499,13 @@ class _ScaleRun:
         n = self.settings.test_samples
         self.say(f"inference: {n:,} samples")
         with self.meter.phase("inference", self.plan.phase_bytes("evaluation")):
-            result = self.net.evaluate(self.X_test, self.y_test, threads=self.threads)
+            result = self.net.evaluate(
+                self.X_test,
+                self.y_test,
+                batch_size=self.plan.evaluation_batch,
+                threads=self.threads,
+                activation_dtype=self.plan.activation_dtype,
+            )
         self.found |= {"test_loss": result.loss, "test_accuracy": result.accuracy}
 
     def save(self) -> None:

@@ -223,6 +223,7 @@ def evolve_network(
     threads: int,
     progress: Progress | None = None,
     lr: float = 0.0,
+    layer_lr: Mapping[int, float] | None = None,
     gradients: Mapping[int, LayerGradient] | Callable[[], Mapping[int, LayerGradient] | None] | None = None,
     rule: Topology | None = None,
     settle: Settle | None = None,
@@ -243,6 +244,8 @@ def evolve_network(
         Where the run is; default its very start.
     lr : float
         Learning rate of the step that comes next.
+    layer_lr : mapping of int to float, optional
+        By layer, that of its weights where it differs.
     gradients : mapping of int to LayerGradient, or function that returns one, optional
         By layer, for rules that want them. A function is called between pruning and the rule, so that it measures the
         network that the rule sees; if it returns None, the rule does not act.
@@ -279,6 +282,7 @@ def evolve_network(
         closed=state.pruned,
         exploring=state.exploring,
         network_seed=net.seed,
+        layer_lr=layer_lr or {},
     )
     carry_out = functools.partial(apply_delta, seed=seed, evolution=number, threads=threads)
     if topology is not None:

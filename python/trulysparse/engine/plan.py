@@ -9,13 +9,12 @@ from itertools import pairwise
 from typing import Any
 
 from trulysparse import _kernels
-from trulysparse.engine.step import ACTIVATION_DTYPES
 from trulysparse.errors import ConfigError
 from trulysparse.model import SparseMLP
 from trulysparse.model.activations import Activation, get_activation
-from trulysparse.model.inference import ACTIVATION_BYTES, BATCH_SIZE
+from trulysparse.model.inference import ACTIVATION_BYTES, ACTIVATION_DTYPES, BATCH_SIZE, row_length, stored_dtype
 from trulysparse.model.layer import STORAGES
-from trulysparse.model.memory import parse_bytes
+from trulysparse.model.memory import available_bytes, parse_bytes
 from trulysparse.model.registry import check_integer, nearest
 from trulysparse.model.summary import format_bytes
 from trulysparse.optim import SGD, Optimizer
@@ -34,7 +33,7 @@ __all__ = [
 ]
 
 EVALUATIONS = ("frozen", "layers", "none")
-"""How a run evaluates: as `SparseMLP.evaluate` does, as validation during training does, or not at all."""
+"""How a run evaluates: in three batches or more (with a copy of the weights), in fewer, or not at all."""
 
 ALWAYS, TRAINING = "always", "training"
 PHASES = ("initialisation", "step", "evolution", "evaluation")
@@ -42,7 +41,6 @@ PHASES = ("initialisation", "step", "evolution", "evaluation")
 _ITEM_BYTES, _GRAIN, _ROW_COST = 40, 2048, 4  # of the work plans: work.hpp
 _DRAW_BYTES = 16  # of a grown cell while it is drawn, besides mask and pattern
 _FAR_BEYOND_CACHE = 1 << 25
-_LINE_BYTES = 64
 _WIDE = 2**31
 
 
@@ -84,6 +82,8 @@ class MemoryPlan:
     micro_batch : int or None
     storage : str
     activation_dtype : str
+    evaluation_batch : int
+        Samples that are evaluated at a time.
     rows : tuple of MemoryRow
     """
 
@@ -93,6 +93,7 @@ class MemoryPlan:
     micro_batch: int | None
     storage: str
     activation_dtype: str
+    evaluation_batch: int
     rows: tuple[MemoryRow, ...]
 
     def nbytes(self, *when: str) -> int:
@@ -124,6 +125,7 @@ class MemoryPlan:
             "storage": self.storage,
             "micro_batch": self.micro_batch,
             "activation_dtype": self.activation_dtype,
+            "evaluation_batch": self.evaluation_batch,
             "held_bytes": self.held_bytes,
             "peak_bytes": self.peak_bytes,
             "peak_phase": self.peak_phase,
@@ -213,7 +215,9 @@ def plan_memory(
     activation: Activation | str | Mapping[str, Any] = "relu",
     samples: int = 0,
     sample_bytes: int | None = None,
-    evaluation: str = "layers",
+    evaluation: str = "frozen",
+    evaluation_batch: int | None = None,
+    evaluate_in_float32: bool = True,
 ) -> MemoryPlan:
     """Return what training a network takes, in one process.
 
@@ -240,6 +244,10 @@ def plan_memory(
         Of one sample; None: 4 a feature.
     evaluation
         One of `EVALUATIONS`.
+    evaluation_batch
+        Samples evaluated at a time; None: as many as prediction would take on this machine now.
+    evaluate_in_float32
+        False: activations of an evaluation have the dtype of those of training.
 
     Raises
     ------
@@ -251,8 +259,7 @@ def plan_memory(
         raise ConfigError(f"{len(sizes)} sizes need {max(1, len(sizes) - 1)} numbers of connections, got {len(counts)}")
     if storage not in STORAGES:
         raise ConfigError(f"storage must be one of {', '.join(STORAGES)}, got {storage!r}{nearest(storage, STORAGES)}")
-    if activation_dtype not in ACTIVATION_DTYPES:
-        raise ConfigError(f"activation_dtype must be one of {', '.join(ACTIVATION_DTYPES)}, got {activation_dtype!r}")
+    stored_dtype(activation_dtype)
     if evaluation not in EVALUATIONS:
         raise ConfigError(f"evaluation must be one of {', '.join(EVALUATIONS)}, got {evaluation!r}")
     batch_size = check_integer(batch_size, "batch_size", low=1)
@@ -288,24 +295,22 @@ def plan_memory(
     if storage == "fast" or (storage == "balanced" and parts > 2):
         rows.append(MemoryRow("weights by target", 4 * nnz_total, TRAINING))
     rates = list(dropout) if isinstance(dropout, Sequence) else [dropout] * (len(sizes) - 2)
-    rows += _activation_rows(sizes, kind, trained, rates, _row_length(width, activation_dtype), activation_dtype)
+    rows += _activation_rows(
+        sizes, kind, trained, rates, row_length(width, stored_dtype(activation_dtype)), activation_dtype
+    )
     rows += _initialisation_rows(layers)
     if storage == "lean":
         rows.append(MemoryRow("a layer's second index", max(layer.passing for layer in layers), "step"))
     elif storage == "fast":
         rows.append(MemoryRow("sorting a layer's weights", max(layer.sorting for layer in layers), "step"))
     if topology is not None:
-        ld = _row_length(width, activation_dtype)
+        ld = row_length(width, stored_dtype(activation_dtype))
         rows += _evolution_rows(layers, topology, slots + rule_slots, parts, ld, activation_dtype)
-    rows += _evaluation_rows(sizes, layers, evaluation)
-    return MemoryPlan(sizes, counts, batch_size, micro_batch, storage, activation_dtype, tuple(rows))
-
-
-def _row_length(width: int, activation_dtype: str) -> int:
-    """Return the row length of activations of `width` samples: whole cache lines, or one half line of bfloat16."""
-    line = _LINE_BYTES // ACTIVATION_DTYPES[activation_dtype].itemsize
-    ld = _kernels.padded(width)
-    return ld if ld < line else -(-ld // line) * line
+    dtype = "float32" if evaluate_in_float32 else activation_dtype
+    if evaluation_batch is None:
+        evaluation_batch = _evaluation_batch(sizes, dtype, sum(row.nbytes for row in rows if row.held))
+    rows += _evaluation_rows(sizes, layers, evaluation, evaluation_batch, dtype)
+    return MemoryPlan(sizes, counts, batch_size, micro_batch, storage, activation_dtype, evaluation_batch, tuple(rows))
 
 
 def _neuron_gradients(layers: Sequence[_Layer], trained_bytes: int, parts: int, fused: bool) -> int:
@@ -380,14 +385,29 @@ def _evolution_rows(
     return rows
 
 
-def _evaluation_activations(sizes: Sequence[int]) -> int:
-    """Return the bytes of the two buffers that samples pass through; wide networks take fewer of them at a time."""
-    ends = max(sizes[::2]) + max(sizes[1::2])
-    room = ACTIVATION_BYTES // (4 * ends)
-    return 4 * ends * min(BATCH_SIZE, max(_kernels.LANE, room // _kernels.LANE * _kernels.LANE))
+def _widest_hidden(sizes: Sequence[int]) -> int:
+    """Return the neurons of the two buffers that hidden layers take turns in."""
+    hidden = sizes[1:-1]
+    return max(hidden[::2], default=0) + max(hidden[1::2], default=0)
 
 
-def _evaluation_rows(sizes: Sequence[int], layers: Sequence[_Layer], evaluation: str) -> list[MemoryRow]:
+def _evaluation_batch(sizes: Sequence[int], dtype: str, held: int) -> int:
+    """Return how many samples prediction takes at a time beside what is held, on this machine now."""
+    column = stored_dtype(dtype).itemsize * _widest_hidden(sizes)
+    if BATCH_SIZE * column <= ACTIVATION_BYTES:
+        return BATCH_SIZE
+    room = max(ACTIVATION_BYTES, ((available_bytes() or 0) - held) // 8) // column
+    return max(1, min(BATCH_SIZE, max(_kernels.LANE, room // _kernels.LANE * _kernels.LANE)))
+
+
+def _evaluation_activations(sizes: Sequence[int], batch: int, dtype: str) -> int:
+    ld, stored = row_length(batch, stored_dtype(dtype)), stored_dtype(dtype)
+    return ld * (stored.itemsize * _widest_hidden(sizes) + 4 * (sizes[0] + sizes[-1]))
+
+
+def _evaluation_rows(
+    sizes: Sequence[int], layers: Sequence[_Layer], evaluation: str, batch: int, dtype: str
+) -> list[MemoryRow]:
     if evaluation == "none":
         return []
     frozen, storage = evaluation == "frozen", layers[0].storage
@@ -401,7 +421,7 @@ def _evaluation_rows(sizes: Sequence[int], layers: Sequence[_Layer], evaluation:
     else:
         weights = max(layer.passing for layer in layers)
     return [
-        MemoryRow("two layers' activations", _evaluation_activations(sizes), "evaluation"),
+        MemoryRow("two layers' activations", _evaluation_activations(sizes, batch, dtype), "evaluation"),
         MemoryRow("weights in their order", weights + copies, "evaluation"),
     ]
 
@@ -417,7 +437,9 @@ def plan_network(
     topology: Topology | None = None,
     samples: int = 0,
     sample_bytes: int | None = None,
-    evaluation: str = "layers",
+    evaluation: str = "frozen",
+    evaluation_batch: int | None = None,
+    evaluate_in_float32: bool = True,
 ) -> MemoryPlan:
     """Return what training `net`, as it is, takes: `plan_memory` with its sizes, connections and settings."""
     return plan_memory(
@@ -434,6 +456,8 @@ def plan_network(
         samples=samples,
         sample_bytes=sample_bytes,
         evaluation=evaluation,
+        evaluation_batch=evaluation_batch,
+        evaluate_in_float32=evaluate_in_float32,
     )
 
 
@@ -458,7 +482,11 @@ def plan_prediction(
         MemoryRow("connections by target", sum(layer.offset * (layer.n_out + 1) + 4 * layer.nnz for layer in layers)),
         MemoryRow("weights", 4 * sum(connections)),
         MemoryRow("biases", 4 * sum(sizes[1:]) + trained),
-        MemoryRow("two layers' activations", _evaluation_activations(sizes), "evaluation"),
+        MemoryRow(
+            "two layers' activations",
+            _evaluation_activations(sizes, _evaluation_batch(sizes, "float32", 0), "float32"),
+            "evaluation",
+        ),
     )
 
 
@@ -511,7 +539,8 @@ def fit_to_budget(
     activation: Activation | str | Mapping[str, Any] = "relu",
     samples: int = 0,
     sample_bytes: int | None = None,
-    evaluation: str = "layers",
+    evaluation: str = "frozen",
+    evaluate_in_float32: bool = True,
     storages: Sequence[str] = STORAGES,
 ) -> Fit:
     """Choose storage, micro-batch width and, if allowed, the dtype of activations so that a run fits `budget`.
@@ -524,7 +553,9 @@ def fit_to_budget(
     ----------
     budget
         Bytes, or a size such as "20GiB".
-    sizes, connections, batch_size, optimizer, topology, dropout, activation, samples, sample_bytes, evaluation
+    sizes, connections, batch_size, optimizer, topology, dropout, activation, samples, sample_bytes
+        As in `plan_memory`.
+    evaluation, evaluate_in_float32
         As in `plan_memory`.
     micro_batch, storage, activation_dtype
         None: to be chosen.
@@ -540,7 +571,12 @@ def fit_to_budget(
     sizes = tuple(int(n) for n in sizes)
 
     def plan(
-        storage: str, width: int | None, dtype: str, neurons: float = 1.0, connections_part: float = 1.0
+        storage: str,
+        width: int | None,
+        dtype: str,
+        neurons: float = 1.0,
+        connections_part: float = 1.0,
+        evaluation_batch: int = _kernels.LANE,
     ) -> MemoryPlan:
         ends = {0, len(sizes) - 1}
         return plan_memory(
@@ -557,6 +593,8 @@ def fit_to_budget(
             samples=samples,
             sample_bytes=sample_bytes,
             evaluation=evaluation,
+            evaluation_batch=evaluation_batch,
+            evaluate_in_float32=evaluate_in_float32,
         )
 
     dtypes = tuple(ACTIVATION_DTYPES) if activation_dtype is None else (activation_dtype,)
@@ -568,6 +606,8 @@ def fit_to_budget(
             for width in widths:
                 found = plan(mode, width, dtype)
                 if found.peak_bytes <= limit:
+                    wider = (plan(mode, width, dtype, evaluation_batch=n) for n in (BATCH_SIZE, 64, 32))
+                    found = next((one for one in wider if one.peak_bytes <= limit), found)
                     return Fit(found, _why(found, tried, limit, micro_batch is None))
                 tried.append(found)
     smallest = min(tried, key=lambda one: one.peak_bytes)

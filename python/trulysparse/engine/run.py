@@ -130,6 +130,7 @@ class Run:
             threads=engine.threads,
             progress=progress,
             lr=lr,
+            layer_lr={layer.index: engine.layer_lr(layer.index, lr) for layer in engine.net.layers},
             gradients=measure if measured else None,
             rule=self.topology,
             settle=self.settle,

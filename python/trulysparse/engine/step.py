@@ -16,17 +16,13 @@ from trulysparse.engine.layout import Flat, Parameters
 from trulysparse.engine.state import TrainState
 from trulysparse.errors import ConfigError
 from trulysparse.model import Inputs, SparseLayer, SparseMLP
-from trulysparse.model.registry import check_integer, nearest
+from trulysparse.model.inference import Stored, row_length, stored_dtype
+from trulysparse.model.registry import check_integer
 from trulysparse.optim import Optimizer
 from trulysparse.topology import LayerGradient, Topology
 
 Floats = NDArray[np.float32]
 Bits = NDArray[np.uint16]
-Stored = NDArray[np.float32] | NDArray[np.uint16]
-
-# How activations and deltas pass from layer to layer. NumPy has no bfloat16, so its bits are held as uint16.
-ACTIVATION_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
-_LINE_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -134,11 +130,6 @@ class Engine:
         activation_dtype: str = "float32",
         storage: str = "balanced",
     ) -> None:
-        if not isinstance(activation_dtype, str) or activation_dtype not in ACTIVATION_DTYPES:
-            raise ConfigError(
-                f"activation_dtype must be one of {', '.join(ACTIVATION_DTYPES)}, got {activation_dtype!r}"
-                + nearest(activation_dtype, ACTIVATION_DTYPES)
-            )
         if micro_batch is not None and check_integer(micro_batch, "micro_batch", low=1) % _kernels.LANE:
             raise ConfigError(f"micro_batch={micro_batch} is not a positive multiple of {_kernels.LANE}; try 32 or 128")
         self.net = net
@@ -148,7 +139,7 @@ class Engine:
         self.seed = seed
         self.threads = threads
         self.micro_batch = micro_batch
-        self._stored = ACTIVATION_DTYPES[activation_dtype]
+        self._stored = stored_dtype(activation_dtype)
         for layer in net.layers:
             layer.store(storage, threads)
         self.state = TrainState.fresh(net, optimizer, topology)
@@ -221,6 +212,11 @@ class Engine:
         """Make one optimizer step with `gradient`, as `train_batch` does with the gradient that it computes."""
         self._finish(False, lr)
         self.state.step += 1
+
+    def layer_lr(self, index: int, lr: float) -> float:
+        """Return the learning rate of a layer's weights, present and explored, in a step of learning rate `lr`."""
+        layer = self.net.layers[index]
+        return self.optimizer.layer_lr(lr, layer.nnz, layer.n_out)
 
     @property
     def gradient(self) -> Parameters:
@@ -334,7 +330,7 @@ class Engine:
     def _prepare(self, batch: int) -> tuple[int, int, _Workspace]:
         """Return the width of a micro-batch, how many there are, and the space for one."""
         width = batch if self.micro_batch is None else min(self.micro_batch, batch)
-        ld = self._row_length(width)
+        ld = row_length(width, self._stored)
         space = self._workspace
         if space is None or space.ld != ld or space.sizes != self.net.sizes:
             if space is None or space.sizes != self.net.sizes:  # neurons were removed, or put back
@@ -343,12 +339,6 @@ class Engine:
             self._workspace = space = _Workspace(self.net, ld, self._stored, self._dropout)
         self._allocate_activation_gradients()
         return width, -(-batch // width), space
-
-    def _row_length(self, width: int) -> int:
-        """Return the row length for `width` samples: whole cache lines, or one half line of bfloat16."""
-        line = _LINE_BYTES // self._stored.itemsize
-        ld = _kernels.padded(width)
-        return ld if ld < line else -(-ld // line) * line
 
     def _forward(
         self,
@@ -496,7 +486,7 @@ class Engine:
         if exploration.nnz == 0:
             return
         if fused:
-            sink = self.optimizer.sink(exploration.slots, lr, first, last, l2=self._l2(index, 1))
+            sink = self.optimizer.sink(exploration.slots, self.layer_lr(index, lr), first, last, l2=self._l2(index, 1))
         else:
             gradient = self._explored.get(index)
             if gradient is None or gradient.size != exploration.nnz:
@@ -512,12 +502,13 @@ class Engine:
 
     def _sink(self, index: int, fused: bool, lr: float, first: bool, last: bool) -> _kernels.Sink:
         if fused:
-            return self.optimizer.sink(self.state.weight_slots[index], lr, first, last, l2=self._l2(index, 0))
+            rate = self.layer_lr(index, lr)
+            return self.optimizer.sink(self.state.weight_slots[index], rate, first, last, l2=self._l2(index, 0))
         gradient = self._gradient(index)
         return _kernels.sink_store(gradient) if first else _kernels.sink_accumulate(gradient)
 
     def _order_by_target(self, parts: int) -> None:
-        """Copy the weights into the forward pass's order: layers that keep a copy, and where it is read several times."""
+        """Copy the weights into the forward pass's order, where layers keep such a copy or it is read several times."""
         layers = self.net.layers
         for layer in layers:
             layer.order_weights(self.threads)
@@ -582,7 +573,7 @@ class Engine:
                 layer.values,
                 self._gradients[layer.index],
                 weight_slots,
-                lr=lr,
+                lr=self.layer_lr(layer.index, lr),
                 step=step,
                 threads=threads,
                 l2=self._l2(layer.index, 0),
@@ -593,7 +584,7 @@ class Engine:
                     exploration.layer.values,
                     self._explored[layer.index],
                     exploration.slots,
-                    lr=lr,
+                    lr=self.layer_lr(layer.index, lr),
                     step=step,
                     threads=threads,
                     l2=self._l2(layer.index, 1),
@@ -604,6 +595,8 @@ class Engine:
         """Move all at once where it all lies in one array and nothing concerns single layers; return whether."""
         flat, gradient = self.flat, self._flat_gradient
         if flat is None or gradient is None or any(self._l2(layer.index, 0) for layer in self.net.layers):
+            return False
+        if any(self.layer_lr(layer.index, lr) != lr for layer in self.net.layers):
             return False
         for part, decay in ((slice(flat.decayed), True), (slice(flat.decayed, None), False)):
             values = flat.values[part]

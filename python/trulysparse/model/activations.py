@@ -59,6 +59,22 @@ class Activation(Configurable):
     def _kernel(self, hidden_number: int) -> tuple[str, float]:
         raise NotImplementedError(f"{type(self).__name__} must define _kernel")
 
+    def second_moment(self, hidden_number: int) -> float:
+        """Return E f(z)^2 / E z^2 for sums z that are symmetric about 0: (1 + slope^2) / 2 for a rectifier.
+
+        Raises
+        ------
+        ConfigError
+            The ratio depends on the size of z, as for sigmoid, tanh and SReLU.
+        """
+        kind, slope = self.resolve(hidden_number)
+        if kind not in ("linear", "rectifier"):
+            raise ConfigError(
+                f"gain='activation' and 'signal' know linear activations and rectifiers, not {type(self).__name__}; "
+                "give gain a number, for example 1.6 for tanh"
+            )
+        return 1.0 if kind == "linear" else (1.0 + slope**2) / 2.0
+
     def parameter_lengths(self, n_out: int) -> dict[str, int]:
         """Return how many trained values of each name a layer of `n_out` neurons has; none for fixed activations."""
         return {}
@@ -213,6 +229,9 @@ class PReLU(Activation):
 
     def _kernel(self, hidden_number: int) -> tuple[str, float]:
         return "prelu", 0.0
+
+    def second_moment(self, hidden_number: int) -> float:
+        return (1.0 + self.slope**2) / 2.0
 
     def parameter_lengths(self, n_out: int) -> dict[str, int]:
         return {"slope": 1 if self.shared else n_out}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trulysparse import _kernels
-from trulysparse.model.inference import Stage
+from trulysparse.model.inference import F32_DTYPE, Stage, Stored
 from trulysparse.model.inputs import InputScaling
 from trulysparse.model.losses import Loss
 from trulysparse.model.predictor import Predictor
@@ -81,7 +81,7 @@ class FrozenLayer:
             )
         return self._handle
 
-    def forward(self, x: F32, y: F32, threads: int) -> None:
+    def forward(self, x: Stored, y: Stored, threads: int) -> None:
         """Write ``f(x W + b)`` of the activations x (n_in, ld) into y (n_out, ld)."""
         _kernels.forward_frozen(self.handle, x, y, threads)
 
@@ -145,11 +145,22 @@ class FrozenMLP(Predictor):
     def _stages(self, batches: int, threads: int) -> Sequence[Stage]:
         return self.layers
 
-    def _rows(self, X: Any, batch_size: int, threads: int | None, loss: Loss | None = None) -> F32:
+    @property
+    def _trained_activations(self) -> bool:
+        return any(layer.activation_parameters for layer in self.layers)
+
+    def _rows(
+        self,
+        X: Any,
+        batch_size: int,
+        threads: int | None,
+        loss: Loss | None = None,
+        dtype: np.dtype[Any] = F32_DTYPE,
+    ) -> F32:
         batch_size, threads = self._batching(batch_size, threads)
-        rows = self._one_by_one(X, threads)
+        rows = self._one_by_one(X, threads) if dtype == F32_DTYPE else None
         if rows is None:
-            return super()._rows(X, batch_size, threads, loss)
+            return super()._rows(X, batch_size, threads, loss, dtype)
         if loss is not None:
             z = _kernels.aligned_zeros((rows.shape[1], _kernels.padded(len(rows))))
             z[:, : len(rows)] = rows.T

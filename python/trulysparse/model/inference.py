@@ -11,17 +11,59 @@ import numpy as np
 import numpy.typing as npt
 
 from trulysparse import _kernels
-from trulysparse.errors import ShapeError
+from trulysparse.errors import ConfigError, ShapeError
 from trulysparse.model.inputs import Inputs
 from trulysparse.model.losses import Loss
+from trulysparse.model.memory import available_bytes
+from trulysparse.model.registry import nearest
 
 # Samples at a time; results do not depend on it. Longer rows (4 KB at 1024) collide in cache.
 BATCH_SIZE = 128
 
-__all__ = ["BATCH_SIZE", "Evaluation", "Stage", "evaluate_inputs", "forward_batches", "output_rows"]
+__all__ = [
+    "ACTIVATION_DTYPES",
+    "BATCH_SIZE",
+    "Evaluation",
+    "Stage",
+    "evaluate_inputs",
+    "forward_batches",
+    "output_rows",
+    "row_length",
+    "stored_dtype",
+]
 
 F32 = npt.NDArray[np.float32]
-ACTIVATION_BYTES = 1 << 28  # both activation buffers together; wide networks get smaller batches
+F32_DTYPE: np.dtype[Any] = np.dtype(np.float32)
+Stored = npt.NDArray[np.float32] | npt.NDArray[np.uint16]
+ACTIVATION_BYTES = 1 << 28
+"""Both activation buffers together, unless an eighth of the free memory is more: wide networks get smaller batches."""
+
+# How activations pass from layer to layer. NumPy has no bfloat16, so its bits are held as uint16.
+ACTIVATION_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
+_LINE_BYTES = 64
+
+
+def stored_dtype(activation_dtype: str) -> np.dtype[Any]:
+    """Return how activations of that name are held.
+
+    Raises
+    ------
+    ConfigError
+        An unknown name.
+    """
+    if not isinstance(activation_dtype, str) or activation_dtype not in ACTIVATION_DTYPES:
+        raise ConfigError(
+            f"activation_dtype must be one of {', '.join(ACTIVATION_DTYPES)}, got {activation_dtype!r}"
+            + nearest(activation_dtype, ACTIVATION_DTYPES)
+        )
+    return ACTIVATION_DTYPES[activation_dtype]
+
+
+def row_length(width: int, dtype: np.dtype[Any]) -> int:
+    """Return the row length for `width` samples: whole cache lines, or one half line of bfloat16."""
+    line = _LINE_BYTES // dtype.itemsize
+    ld = _kernels.padded(width)
+    return ld if ld < line else -(-ld // line) * line
 
 
 class Stage(Protocol):
@@ -32,7 +74,7 @@ class Stage(Protocol):
     @property
     def n_out(self) -> int: ...
 
-    def forward(self, x: F32, y: F32, threads: int) -> None:
+    def forward(self, x: Stored, y: Stored, threads: int) -> None:
         """Write ``f(x W + b)`` of x (n_in, ld) into y (n_out, ld)."""
 
 
@@ -55,14 +97,17 @@ class Evaluation:
     n_samples: int
 
 
-def _columns(stages: Sequence[Stage], batch_size: int) -> int:
-    widths = [stages[0].n_in, *(stage.n_out for stage in stages)]
-    room = ACTIVATION_BYTES // (4 * (max(widths[::2]) + max(widths[1::2])))
+def _columns(stages: Sequence[Stage], batch_size: int, dtype: np.dtype[Any]) -> int:
+    widths = [stage.n_out for stage in stages[:-1]] or [0]
+    column = dtype.itemsize * (max(widths[::2]) + max(widths[1::2], default=0))
+    if batch_size * column <= ACTIVATION_BYTES:
+        return batch_size
+    room = max(ACTIVATION_BYTES, (available_bytes() or 0) // 8) // column
     return max(1, min(batch_size, max(_kernels.LANE, room // _kernels.LANE * _kernels.LANE)))
 
 
 def forward_batches(
-    stages: Sequence[Stage], inputs: Inputs, batch_size: int, threads: int
+    stages: Sequence[Stage], inputs: Inputs, batch_size: int, threads: int, dtype: np.dtype[Any] = F32_DTYPE
 ) -> Iterator[tuple[npt.NDArray[np.int64], F32]]:
     """Run all samples through the stages, without dropout.
 
@@ -76,6 +121,8 @@ def forward_batches(
         Samples at a time; less where the activations would pass `ACTIVATION_BYTES`.
     threads
         At least 1.
+    dtype
+        How activations pass between layers, one of `ACTIVATION_DTYPES`; inputs and outputs are float32.
 
     Yields
     ------
@@ -84,28 +131,37 @@ def forward_batches(
     z : ndarray
         float32 (n_outputs, ld), ld >= batch: their outputs. Overwritten by the next batch.
     """
-    columns = _columns(stages, min(batch_size, inputs.n_samples))
-    widths = [stages[0].n_in, *(stage.n_out for stage in stages)]
-    buffers = [_kernels.aligned_zeros(max(widths[parity::2]) * _kernels.padded(columns)) for parity in (0, 1)]
+    columns = _columns(stages, min(batch_size, inputs.n_samples), dtype)
+    ld = row_length(columns, dtype)
+    hidden = [stage.n_out for stage in stages[:-1]]
+    buffers = [_kernels.aligned_zeros(max(hidden[parity::2], default=0) * ld, dtype) for parity in (0, 1)]
+    first, last = (_kernels.aligned_zeros(n * ld) for n in (stages[0].n_in, stages[-1].n_out))
     for start in range(0, inputs.n_samples, columns):
         rows = np.arange(start, min(start + columns, inputs.n_samples), dtype=np.int64)
-        ld = _kernels.padded(len(rows))
-        x = buffers[0][: widths[0] * ld].reshape(widths[0], ld)
-        inputs.load(rows, x, threads)
-        for number, stage in enumerate(stages, start=1):
+        ld = row_length(len(rows), dtype)
+        x: Stored = first[: stages[0].n_in * ld].reshape(-1, ld)
+        inputs.load(rows, first[: stages[0].n_in * ld].reshape(-1, ld), threads)
+        for number, stage in enumerate(stages[:-1]):
             y = buffers[number % 2][: stage.n_out * ld].reshape(stage.n_out, ld)
             stage.forward(x, y, threads)
             x = y
-        yield rows, x
+        z = last[: stages[-1].n_out * ld].reshape(-1, ld)
+        stages[-1].forward(x, z, threads)
+        yield rows, z
 
 
 def output_rows(
-    stages: Sequence[Stage], inputs: Inputs, batch_size: int, threads: int, loss: Loss | None = None
+    stages: Sequence[Stage],
+    inputs: Inputs,
+    batch_size: int,
+    threads: int,
+    loss: Loss | None = None,
+    dtype: np.dtype[Any] = F32_DTYPE,
 ) -> F32:
     """Return the outputs of all samples, float32 (N, n_outputs); with `loss`, their probabilities."""
     n_outputs = stages[-1].n_out
     result = np.empty((inputs.n_samples, n_outputs), dtype=np.float32)
-    for rows, z in forward_batches(stages, inputs, batch_size, threads):
+    for rows, z in forward_batches(stages, inputs, batch_size, threads, dtype):
         out = z
         if loss is not None:
             out = _kernels.aligned_empty(z.shape)
@@ -115,7 +171,13 @@ def output_rows(
 
 
 def evaluate_inputs(
-    stages: Sequence[Stage], loss: Loss, inputs: Inputs, targets: Any, batch_size: int, threads: int
+    stages: Sequence[Stage],
+    loss: Loss,
+    inputs: Inputs,
+    targets: Any,
+    batch_size: int,
+    threads: int,
+    dtype: np.dtype[Any] = F32_DTYPE,
 ) -> Evaluation:
     """Mean loss and accuracy over all samples.
 
@@ -133,7 +195,7 @@ def evaluate_inputs(
     if len(targets) != n:
         raise ShapeError(f"there are {n} samples but {len(targets)} targets; each sample needs one")
     total, correct = 0.0, 0
-    for rows, z in forward_batches(stages, inputs, batch_size, threads):
+    for rows, z in forward_batches(stages, inputs, batch_size, threads, dtype):
         batch_targets = loss.batch(targets, rows, z.shape[1])
         loss_sum, right = loss(z, batch_targets, len(rows), 1.0, None, threads)
         total += loss_sum

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from trulysparse.model.registry import Configurable, Registry, check_number, nea
 __all__ = ["INITIALIZERS", "HeUniform", "Initializer", "Normal", "Xavier", "get_initializer"]
 
 _FAN_INS = ("dense", "sparse")
+_GAINS = ("activation", "signal")
 
 
 class Initializer(Configurable):
@@ -30,6 +32,58 @@ class Initializer(Configurable):
 
     distribution: ClassVar[str]
     fan_in: str
+    gain: float | str | None = None
+    # The part of a sum's mean square that activation and dropout of the layer at hand pass on; 0 before it is known.
+    _passed: ClassVar[float] = 0.0
+
+    @property
+    def follows_layer(self) -> bool:
+        """Whether the scale depends on activation and dropout of the layer, which `for_layer` has to tell."""
+        return isinstance(self.gain, str)
+
+    def for_layer(self, passed: float) -> Self:
+        """Return the initialiser of one layer.
+
+        Parameters
+        ----------
+        passed
+            Mean square of the layer's outputs in training, as a part of that of its sums: `Activation.second_moment`
+            / (1 - dropout), 1 for the output layer.
+        """
+        if not self.follows_layer:
+            return self
+        bound = copy.copy(self)
+        object.__setattr__(bound, "_passed", check_number(passed, "passed", low=0, low_open=True))
+        return bound
+
+    def _check_gain(self) -> None:
+        if isinstance(self.gain, str):
+            if self.gain not in _GAINS:
+                raise ConfigError(
+                    f"gain of {type(self).__name__} must be a positive number, 'activation' or 'signal', got "
+                    f"{self.gain!r}{nearest(self.gain, _GAINS)}"
+                )
+            if self.gain == "signal" and self.fan_in != "sparse":
+                raise ConfigError(
+                    f"gain='signal' of {type(self).__name__} makes up for neurons without inputs and needs "
+                    "fan_in='sparse'; with dense fan-in use gain='activation'"
+                )
+        elif self.gain is not None:
+            number = check_number(self.gain, f"gain of {type(self).__name__}", low=0, low_open=True)
+            object.__setattr__(self, "gain", number)
+
+    def _power(self, connected: float) -> float:
+        """Return fan-in times the variance of a weight; `connected` is the part of the targets that have inputs."""
+        if self.gain is None:
+            return 2.0  # half of the mean square passes a ReLU
+        if not isinstance(self.gain, str):
+            return self.gain**2
+        if not self._passed:
+            raise ConfigError(
+                f"gain={self.gain!r} of {type(self).__name__} depends on the layer: give the initialiser to a network, "
+                "or take that of one layer from for_layer"
+            )
+        return 1.0 / (self._passed * (connected if self.gain == "signal" and connected else 1.0))
 
     def _check_fan_in(self) -> None:
         if self.fan_in not in _FAN_INS:
@@ -48,12 +102,16 @@ class Initializer(Configurable):
         """
         if self.fan_in == "dense":
             return self._dense_scale(pattern.n_in, pattern.n_out)
-        return self._sparse_scale(pattern, np.maximum(pattern.in_degree(), 1)).astype(np.float32)
+        in_degree = pattern.in_degree()
+        power = self._power(np.count_nonzero(in_degree) / pattern.n_out)
+        return self._sparse_scale(pattern, np.maximum(in_degree, 1), power).astype(np.float32)
 
     def _dense_scale(self, n_in: int, n_out: int) -> float:
         raise NotImplementedError(f"{type(self).__name__} must define _dense_scale")
 
-    def _sparse_scale(self, pattern: Pattern, in_degree: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def _sparse_scale(
+        self, pattern: Pattern, in_degree: npt.NDArray[np.int64], power: float
+    ) -> npt.NDArray[np.float64]:
         raise NotImplementedError(f"{type(self).__name__} must define _sparse_scale")
 
     def draw(self, pattern: Pattern, *, seed: int, layer: int, threads: int | None = None) -> npt.NDArray[np.float32]:
@@ -132,19 +190,28 @@ class HeUniform(Initializer):
     ----------
     fan_in
         "dense" (the paper's) or "sparse".
+    gain
+        What the mean square of a layer's sums is, as a part of that of its inputs: g^2 in a = sqrt(3 g^2 / fan-in).
+        None: sqrt(2), made for ReLU without dropout. A number: that. "activation": what keeps the mean square of
+        outputs that have inputs, in training, given the layer's activation and dropout. "signal": it also makes up
+        for the neurons of the layer without any input; needs sparse fan-in.
     """
 
     fan_in: str = "dense"
+    gain: float | str | None = None
     distribution: ClassVar[str] = "uniform"
 
     def __post_init__(self) -> None:
         self._check_fan_in()
+        self._check_gain()
 
     def _dense_scale(self, n_in: int, n_out: int) -> float:
-        return math.sqrt(6.0 / n_in)
+        return math.sqrt(3.0 * self._power(1.0) / n_in)
 
-    def _sparse_scale(self, pattern: Pattern, in_degree: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        return np.sqrt(6.0 / in_degree)
+    def _sparse_scale(
+        self, pattern: Pattern, in_degree: npt.NDArray[np.int64], power: float
+    ) -> npt.NDArray[np.float64]:
+        return np.sqrt(3.0 * power / in_degree)
 
 
 @INITIALIZERS.register("xavier")
@@ -170,7 +237,9 @@ class Xavier(Initializer):
     def _dense_scale(self, n_in: int, n_out: int) -> float:
         return math.sqrt(6.0 / (n_in + n_out))
 
-    def _sparse_scale(self, pattern: Pattern, in_degree: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def _sparse_scale(
+        self, pattern: Pattern, in_degree: npt.NDArray[np.int64], power: float
+    ) -> npt.NDArray[np.float64]:
         limits: npt.NDArray[np.float64] = np.sqrt(6.0 / (in_degree + pattern.nnz / pattern.n_in))
         return limits
 
@@ -186,19 +255,27 @@ class Normal(Initializer):
         Standard deviation; None means 0.1, the paper's. With ``fan_in="sparse"`` the in-degree decides it.
     fan_in
         "dense" or "sparse".
+    gain
+        As in `HeUniform`, g^2 in N(0, g^2 / k_j); needs sparse fan-in.
 
     Raises
     ------
     ConfigError
-        `std` is not positive, or is given together with ``fan_in="sparse"``.
+        `std` is not positive, or is given together with ``fan_in="sparse"``; `gain` is given without that.
     """
 
     std: float | None = None
     fan_in: str = "dense"
+    gain: float | str | None = None
     distribution: ClassVar[str] = "normal"
 
     def __post_init__(self) -> None:
         self._check_fan_in()
+        self._check_gain()
+        if self.gain is not None and self.fan_in == "dense":
+            raise ConfigError(
+                f"Normal(gain={self.gain!r}) needs fan_in='sparse'; with dense fan-in std alone sets the scale"
+            )
         if self.fan_in == "sparse":
             if self.std is not None:
                 raise ConfigError(
@@ -212,5 +289,7 @@ class Normal(Initializer):
     def _dense_scale(self, n_in: int, n_out: int) -> float:
         return 0.1 if self.std is None else self.std
 
-    def _sparse_scale(self, pattern: Pattern, in_degree: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        return np.sqrt(2.0 / in_degree)
+    def _sparse_scale(
+        self, pattern: Pattern, in_degree: npt.NDArray[np.int64], power: float
+    ) -> npt.NDArray[np.float64]:
+        return np.sqrt(power / in_degree)

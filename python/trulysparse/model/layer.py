@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from trulysparse import _kernels
 from trulysparse.errors import ConfigError, ShapeError
 from trulysparse.model.frozen import FrozenLayer
+from trulysparse.model.inference import Stored
 from trulysparse.model.init import Initializer
 from trulysparse.model.pattern import Pattern
 from trulysparse.model.registry import nearest
@@ -227,13 +228,14 @@ class SparseLayer:
         view = _kernels.layer_view(*csr, col_ptr, row_idx, None, self._values, self._bias, trusted=True)
         return view, weights
 
-    def forward(self, x: F32, y: F32, threads: int) -> None:
+    def forward(self, x: Stored, y: Stored, threads: int) -> None:
         """Write ``f(x W + b)``, without dropout, of the activations x (n_in, ld) into y (n_out, ld)."""
         self.order_weights(threads)
         view, weights = self.operands(threads)
         _kernels.forward(view, x, y, activation=self.fused_activation, by_target=weights, threads=threads)
         if self._activation_parameters:
-            _kernels.trained_forward(y, y, self._activation_parameters, threads=threads)
+            z = cast(F32, y)  # networks with such activations predict in float32
+            _kernels.trained_forward(z, z, self._activation_parameters, threads=threads)
 
     def freeze(self, threads: int, *, lasting: bool = True) -> FrozenLayer:
         """Return the layer as it is now, for prediction alone.

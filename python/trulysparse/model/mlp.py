@@ -114,7 +114,7 @@ class SparseMLP(Predictor):
         check_fits(checked, self.density.expected_connections(checked))
         patterns = self.density.patterns(checked, self.seed, self.threads)
         values = [
-            self.init.draw(pattern, seed=self.seed, layer=layer, threads=self.threads)
+            self._initializer(layer, len(patterns)).draw(pattern, seed=self.seed, layer=layer, threads=self.threads)
             for layer, pattern in enumerate(patterns)
         ]
         parameters = [
@@ -146,6 +146,15 @@ class SparseMLP(Predictor):
         self.scaling: InputScaling | None = None
         self._classes: list[str | int] | None = None
 
+    def _initializer(self, index: int, count: int) -> Initializer:
+        """Return the initialiser of one of `count` layers, which may depend on its activation and dropout."""
+        if not self.init.follows_layer:
+            return self.init
+        if index == count - 1:
+            return self.init.for_layer(1.0)
+        rate = self.dropout[index] if isinstance(self.dropout, tuple) else self.dropout
+        return self.init.for_layer(self.activation.second_moment(index + 1) / (1.0 - rate))
+
     def _fill(
         self,
         patterns: Sequence[Pattern],
@@ -161,7 +170,7 @@ class SparseMLP(Predictor):
                 w,
                 b,
                 LINEAR if index == last else self.activation.resolve(index + 1),
-                self.init,
+                self._initializer(index, len(patterns)),
                 None if index == last else parameters[index],
             )
             for index, (pattern, w, b) in enumerate(zip(patterns, values, biases, strict=True))
@@ -377,6 +386,10 @@ class SparseMLP(Predictor):
         except (TrulySparseError, TypeError) as error:
             raise CheckpointError(f"the network in the file is damaged: {error}") from error
         return net
+
+    @property
+    def _trained_activations(self) -> bool:
+        return any(layer.activation_parameters for layer in self.layers)
 
     def _stages(self, batches: int, threads: int) -> Sequence[Stage]:
         # a copy of the weights in the order in which they are read pays from the second batch on

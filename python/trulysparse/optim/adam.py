@@ -50,6 +50,10 @@ class Adam(Optimizer):
         late is then (1 - b1) / sqrt(1 - b2) times the learning rate, 3.2 with the default betas. "connection": the
         number of updates that each weight has had itself, as if its training began when it was grown; 4 bytes a
         connection more.
+    lr_scale
+        None: one learning rate. "fan_in": the weights of a layer of mean in-degree k get lr * min(1, 32 / k); see
+        `layer_lr`. It never raises a rate, since steps of Adam do not shrink with the gradient as those of SGD do, and
+        `lr` itself should still fall with the root of the width. Decoupled weight decay shrinks with it.
 
     Raises
     ------
@@ -64,6 +68,7 @@ class Adam(Optimizer):
     decoupled: bool = True
     clip_norm: float | None = None
     bias_correction: str = "step"
+    lr_scale: str | None = None
 
     def __post_init__(self) -> None:
         self._check_common()
@@ -86,6 +91,9 @@ class Adam(Optimizer):
     @property
     def slots(self) -> tuple[str, ...]:
         return ("m", "v", "age") if self.bias_correction == "connection" else ("m", "v")
+
+    def _lr_factor(self, in_degree: float) -> float:
+        return min(1.0, super()._lr_factor(in_degree))
 
     def update(
         self,

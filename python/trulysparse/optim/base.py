@@ -11,12 +11,16 @@ import numpy.typing as npt
 
 from trulysparse import _kernels
 from trulysparse.errors import ConfigError
-from trulysparse.model.registry import Configurable, Registry, check_number
+from trulysparse.model.registry import Configurable, Registry, check_number, nearest
 from trulysparse.optim.schedules import Progress, Schedule, get_schedule
 
-__all__ = ["OPTIMIZERS", "Optimizer", "get_optimizer"]
+__all__ = ["OPTIMIZERS", "REFERENCE_IN_DEGREE", "Optimizer", "get_optimizer"]
 
 F32 = npt.NDArray[np.float32]
+
+REFERENCE_IN_DEGREE = 32.0
+"""With ``lr_scale="fan_in"`` a layer of this many connections a target neuron has the learning rate itself."""
+_LR_SCALES = ("fan_in",)
 
 
 class Optimizer(Configurable):
@@ -31,10 +35,13 @@ class Optimizer(Configurable):
         Learning rate.
     clip_norm : float or None
         Joint Euclidean norm of all gradients above which they are scaled down to it.
+    lr_scale : {None, "fan_in"}
+        How the weights of each layer get a learning rate of their own (`layer_lr`).
     """
 
     lr: float | Schedule
     clip_norm: float | None
+    lr_scale: str | None = None
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -43,6 +50,25 @@ class Optimizer(Configurable):
     def lr_at(self, progress: Progress) -> float:
         """Return the learning rate of the step that comes next."""
         return self.lr.value(progress) if isinstance(self.lr, Schedule) else self.lr
+
+    def layer_lr(self, lr: float, connections: int, n_out: int) -> float:
+        """Return the learning rate of one layer's weights.
+
+        With ``lr_scale="fan_in"`` it is lr * 32 / k, k = connections / n_out (at least 1) the layer's mean in-degree as
+        it is now: a step then moves the sum that a neuron takes as far as in a layer of in-degree 32, whether it has
+        two inputs or two million. Biases and what is trained in activations keep `lr`.
+
+        Parameters
+        ----------
+        lr
+            Learning rate of this step.
+        connections, n_out
+            Connections and target neurons of the layer.
+        """
+        return lr if self.lr_scale is None else lr * self._lr_factor(max(1.0, connections / n_out))
+
+    def _lr_factor(self, in_degree: float) -> float:
+        return REFERENCE_IN_DEGREE / in_degree
 
     @property
     def fused(self) -> bool:
@@ -123,6 +149,11 @@ class Optimizer(Configurable):
             self._check("lr", low_open=True)
         if self.clip_norm is not None:
             self._check("clip_norm", low_open=True)
+        if self.lr_scale is not None and self.lr_scale not in _LR_SCALES:
+            raise ConfigError(
+                f"lr_scale of {type(self).__name__} must be 'fan_in' or left out, got {self.lr_scale!r}"
+                + nearest(self.lr_scale, _LR_SCALES)
+            )
 
     def _check(self, key: str, **limits: Any) -> None:
         where = f"{key} of {type(self).__name__}"

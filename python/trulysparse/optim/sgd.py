@@ -46,6 +46,10 @@ class SGD(Optimizer):
     clip_norm
         Joint Euclidean norm of all gradients above which they are scaled down to it. It costs a gradient
         array.
+    lr_scale
+        None: one learning rate. "fan_in": the weights of a layer of mean in-degree k get lr * 32 / k, so that a step
+        moves a neuron's sum equally far whatever the number of its inputs; see `layer_lr`. The "paper" form of weight
+        decay has no learning rate in it and stays as it is.
 
     Raises
     ------
@@ -59,6 +63,7 @@ class SGD(Optimizer):
     decay: str = "paper"
     nesterov: bool = False
     clip_norm: float | None = None
+    lr_scale: str | None = None
 
     def __post_init__(self) -> None:
         self._check_common()

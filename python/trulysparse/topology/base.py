@@ -96,6 +96,8 @@ class Signals:
         By layer number, the connections that are trained without taking part in the output; the rule's own to change.
     network_seed : int
         Seed of the network's first weights.
+    layer_lr : mapping of int to float
+        By layer number, the learning rate of its weights where that is not `lr`.
     """
 
     seed: int
@@ -109,6 +111,11 @@ class Signals:
     closed: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
     exploring: dict[int, Exploration] = field(default_factory=dict)
     network_seed: int = 0
+    layer_lr: Mapping[int, float] = field(default_factory=dict)
+
+    def lr_of(self, layer: SparseLayer) -> float:
+        """Return the learning rate that the weights of a layer have in the step that comes next."""
+        return self.layer_lr.get(layer.index, self.lr)
 
     def gradient(self, layer: SparseLayer) -> LayerGradient:
         """Return the gradient of a layer's weights, missing ones included, on the batch at hand.

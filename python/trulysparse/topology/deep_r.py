@@ -62,7 +62,7 @@ class DeepR(Topology):
         if step == 0:
             return None
         if self.l1:
-            values -= sign * np.float32(signals.lr * self.l1)
+            values -= sign * np.float32(signals.lr_of(layer) * self.l1)
         if self.noise:
             values += self._walk(layer, signals)
         theta = sign * values
@@ -86,7 +86,7 @@ class DeepR(Topology):
             pattern.row_ptr,
             pattern.col_idx,
             "normal",
-            signals.lr * self.noise,
+            signals.lr_of(layer) * self.noise,
             seed=signals.seed,
             purpose="regrow_values",
             layer=layer.index,

@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trulysparse import _kernels
 from trulysparse.errors import ConfigError, ScheduleWarning
-from trulysparse.model import SparseMLP
+from trulysparse.model import SparseLayer, SparseMLP
 from trulysparse.model.progress import Progress
 from trulysparse.model.registry import check_integer, check_number, nearest
-from trulysparse.topology.base import Signals, Topology
+from trulysparse.topology.base import Signals, Topology, TopologyDelta
 from trulysparse.topology.schedules import DropSchedule, get_drop_schedule
 
 __all__ = ["DropAndGrow", "Periodic"]
@@ -91,6 +94,10 @@ class DropAndGrow(Periodic):
     ranking : {"layer", "global"}
         Whether each layer replaces the same part of its own connections, or the part is that of the whole network: then
         the smallest of all layers go, the best of all come, and connections move from layer to layer.
+    grown_scale : float or "match"
+        What drawn weights of new connections are multiplied by, at least 0. "match": by what leaves the sum of squares
+        of the layer's weights, and with it the size of its signals, as it was; that is
+        root(sum of dropped w^2 / sum of drawn w^2). Other than 1 only with ``new_weights="init"``.
     update_every, unit, end, layers
         As in `Periodic`.
     """
@@ -106,6 +113,7 @@ class DropAndGrow(Periodic):
         new_weights: str,
         layers: str,
         ranking: str = "layer",
+        grown_scale: float | str = 1.0,
     ) -> None:
         super().__init__(update_every=update_every, unit=unit, end=end, layers=layers)
         who = type(self).__name__
@@ -123,6 +131,17 @@ class DropAndGrow(Periodic):
                 f"{who}'s ranking must be one of {', '.join(_RANKINGS)}, got {ranking!r}{nearest(ranking, _RANKINGS)}"
             )
         self.ranking = ranking
+        if isinstance(grown_scale, str):
+            if grown_scale != "match":
+                raise ConfigError(f"{who}'s grown_scale must be a number or 'match', got {grown_scale!r}")
+            self.grown_scale: float | str = grown_scale
+        else:
+            self.grown_scale = check_number(grown_scale, f"{who}'s grown_scale", low=0)
+        if self.grown_scale != 1.0 and new_weights != "init":
+            raise ConfigError(
+                f"{who}'s grown_scale={grown_scale!r} is about drawn weights, and new_weights={new_weights!r} draws "
+                "none; set new_weights='init', or leave out grown_scale"
+            )
 
     def fraction(self, progress: Progress) -> float:
         """Return the part of a layer's connections that an update replaces now."""
@@ -133,10 +152,29 @@ class DropAndGrow(Periodic):
         grown: NDArray[np.uint64],
         signals: Signals,
         gradient: NDArray[np.float32] | None = None,
+        layer: SparseLayer | None = None,
     ) -> NDArray[np.float32] | None:
-        """Return the weights of grown cells as `new_weights` says, or None where the engine is to draw them."""
+        """Return the weights of grown cells as `new_weights` says, or None where the engine is to draw them.
+
+        With `layer` a gradient step is one of that layer's own learning rate.
+        """
         if self.new_weights == "init":
             return None
         if self.new_weights == "gradient" and gradient is not None:
-            return np.multiply(gradient, np.float32(-signals.lr), dtype=np.float32)
+            rate = signals.lr if layer is None else signals.lr_of(layer)
+            return np.multiply(gradient, np.float32(-rate), dtype=np.float32)
         return np.zeros(grown.size, dtype=np.float32)
+
+    def scaled(self, layer: SparseLayer, delta: TopologyDelta, signals: Signals) -> TopologyDelta:
+        """Return a change whose grown weights are drawn and multiplied as `grown_scale` says."""
+        if self.grown_scale == 1.0 or not delta.grown.size:
+            return delta
+        values = layer.draw_grown(delta.grown, seed=signals.seed, step=signals.evolution, threads=signals.threads)
+        if isinstance(self.grown_scale, str):
+            gone = np.empty(0, np.float32) if delta.mask is None else layer.values[~delta.mask]
+            drawn = _kernels.sum_of_squares(values, signals.threads)
+            scale = math.sqrt(_kernels.sum_of_squares(gone, signals.threads) / drawn) if drawn else 0.0
+        else:
+            scale = self.grown_scale
+        _kernels.scale(values, scale, signals.threads)
+        return replace(delta, values=values)

@@ -51,6 +51,8 @@ class RigL(DropAndGrow):
         With "sampled": candidates for each connection that is grown, at least 1.
     layers : {"all", "hidden"}
         Which matrices evolve.
+    grown_scale : float or "match"
+        As in `DropAndGrow`; for ``new_weights="init"``, the other two choices begin at or near zero anyway.
 
     Notes
     -----
@@ -72,6 +74,7 @@ class RigL(DropAndGrow):
         candidates: float = 10.0,
         ranking: str = "layer",
         layers: str = "all",
+        grown_scale: float | str = 1.0,
     ) -> None:
         super().__init__(
             drop_fraction,
@@ -82,6 +85,7 @@ class RigL(DropAndGrow):
             new_weights=new_weights,
             layers=layers,
             ranking=ranking,
+            grown_scale=grown_scale,
         )
         if search not in _SEARCHES:
             raise ConfigError(
@@ -110,7 +114,8 @@ class RigL(DropAndGrow):
         parts = np.split(best, np.cumsum([cells.size for cells, _ in found])[:-1])
         for layer, mask, (cells, gradient), part in zip(chosen, masks, found, parts, strict=True):
             grown, slope = cells[part], gradient[part]
-            yield layer, rewire(layer, mask, grown, self.weights_of_new(grown, signals, slope))
+            delta = rewire(layer, mask, grown, self.weights_of_new(grown, signals, slope, layer))
+            yield layer, self.scaled(layer, delta, signals)
 
     def evolve(self, layer: SparseLayer, signals: Signals, step: int) -> TopologyDelta | None:
         """Return what goes and what comes; the number of connections stays the same."""
@@ -119,7 +124,8 @@ class RigL(DropAndGrow):
             return None
         mask = smallest_magnitude(layer, count, signals.threads)
         grown, gradient = self._best(layer, signals, count, mask)
-        return rewire(layer, mask, grown, self.weights_of_new(grown, signals, gradient))
+        delta = rewire(layer, mask, grown, self.weights_of_new(grown, signals, gradient, layer))
+        return self.scaled(layer, delta, signals)
 
     def _best(
         self, layer: SparseLayer, signals: Signals, count: int, mask: NDArray[np.bool_]

@@ -42,8 +42,8 @@ class SET(DropAndGrow):
     ranking : {"layer", "global"}
         "layer" is the paper's. "global" needs ``drop="magnitude"``: the smallest weights of all layers go, and as many
         cells come in each layer as it has survivors in proportion; only the sum over layers stays.
-    schedule, update_every, unit, end, new_weights
-        As in `DropAndGrow`; the paper's are "constant", every epoch, to the end, "init".
+    schedule, update_every, unit, end, new_weights, grown_scale
+        As in `DropAndGrow`; the paper's are "constant", every epoch, to the end, "init", 1.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class SET(DropAndGrow):
         end: float = 1.0,
         new_weights: str = "init",
         ranking: str = "layer",
+        grown_scale: float | str = 1.0,
     ) -> None:
         super().__init__(
             drop_fraction,
@@ -69,6 +70,7 @@ class SET(DropAndGrow):
             new_weights=new_weights,
             layers=layers,
             ranking=ranking,
+            grown_scale=grown_scale,
         )
         if compat not in (None, "wasap"):
             raise ConfigError(f'SET: compat={compat!r} is unknown; use None or "wasap"')
@@ -96,7 +98,7 @@ class SET(DropAndGrow):
         room = [signals.room(layer, mask) for layer, mask in zip(chosen, masks, strict=True)]
         for layer, mask, new in zip(chosen, masks, apportion(count, survivors, room), strict=True):
             grown = signals.draw_missing(layer, layer.pattern, new, mask)
-            yield layer, TopologyDelta(mask, grown, self.weights_of_new(grown, signals))
+            yield layer, self.scaled(layer, TopologyDelta(mask, grown, self.weights_of_new(grown, signals)), signals)
 
     def evolve(self, layer: SparseLayer, signals: Signals, step: int) -> TopologyDelta | None:
         """Return what goes and what comes; the number of connections stays the same."""
@@ -112,7 +114,7 @@ class SET(DropAndGrow):
         else:
             mask, dropped = drop_by_sign(layer, fraction, signals.threads)
         grown = signals.draw_missing(layer, layer.pattern, dropped, mask)
-        return TopologyDelta(mask, grown, self.weights_of_new(grown, signals))
+        return self.scaled(layer, TopologyDelta(mask, grown, self.weights_of_new(grown, signals)), signals)
 
 
 def wasap_cutoffs(values: NDArray[np.float32], fraction: float) -> NDArray[np.bool_]:

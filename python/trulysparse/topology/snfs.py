@@ -175,7 +175,7 @@ class SNFS(DropAndGrow):
         # gradients: SGD's velocity is -lr times their sum, mean / (1 - momentum), and Adam's m their mean. Adam's v is
         # not kept densely; m squared stands in for it, since beside v = 0 the first steps would be far too long.
         smooth = _at(signals.state.tensors[_name(layer)], delta.grown)
-        velocity = np.multiply(smooth, np.float32(-signals.lr / (1.0 - self.momentum)), dtype=np.float32)
+        velocity = np.multiply(smooth, np.float32(-signals.lr_of(layer) / (1.0 - self.momentum)), dtype=np.float32)
         slots = {"velocity": velocity}
         # beside an "age" of 0 they would count as those of a connection just begun
         if not signals.slots or "age" not in signals.slots[layer.index]:

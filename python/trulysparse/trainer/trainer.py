@@ -31,7 +31,7 @@ from trulysparse.engine import (
 )
 from trulysparse.errors import CheckpointError, ConfigError, DataError, DivergenceError, ScheduleWarning
 from trulysparse.model import Inputs, InputScaling, SparseMLP
-from trulysparse.model.inference import BATCH_SIZE, evaluate_inputs
+from trulysparse.model.inference import BATCH_SIZE
 from trulysparse.model.registry import check_integer, check_seed
 from trulysparse.optim import SGD, Optimizer, Progress, get_optimizer
 from trulysparse.parallel import Parallel, ParallelReport, get_parallel, wire
@@ -87,9 +87,9 @@ class Trainer:
         `memory_budget`: bfloat16 only if the budget demands it.
     memory_budget : int or str, optional
         What network, optimizer state and activations may take together at their peak, in bytes or as a size such as
-        ``"8GiB"``; your data is not counted. It chooses `micro_batch` and `storage` where
-        they are None, and `activation_dtype` where it is "auto", and says what it chose; too small a budget is an error
-        that says what would fit.
+        ``"8GiB"``; your data is not counted. It chooses `micro_batch` and `storage` where they are None, and
+        `activation_dtype` where it is "auto", and says what it chose; too small a budget is an error that says what
+        would fit.
     storage : str, optional
         What is kept for the forward pass, which reads connections by target neuron: ``"balanced"``, 8 bytes a
         connection (an index and a permutation; 12 where a batch has three micro-batches or more); ``"fast"``, always 8
@@ -655,7 +655,8 @@ class Trainer:
         if data.validation is None:
             return {"val_loss": None, "val_accuracy": None}
         net = self.net
-        found = evaluate_inputs(net.layers, net.loss, *data.validation, BATCH_SIZE, self._engine.threads)
+        size = BATCH_SIZE if self.memory_fit is None else self.memory_fit.plan.evaluation_batch
+        found = net.evaluate_inputs(*data.validation, batch_size=size, threads=self._engine.threads)
         return {"val_loss": found.loss, "val_accuracy": found.accuracy}
 
     def add_row(self, row: Mapping[str, Any], callbacks: CallbackList) -> None:
