@@ -123,3 +123,17 @@ def test_configurations_come_back() -> None:
     for rule in (ts.SET(0.3, grown_scale="match"), ts.SET(0.3, grown_scale=0.5)):
         assert get_topology(rule.to_config()).to_config() == rule.to_config()
     assert repr(ts.SET(0.3)) == "SET()"
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [(1.0, 0.973 / np.sqrt(1.273)), ("match", 0.973), (0.0, np.sqrt(0.973))],
+    ids=["full", "match", "zeros"],
+)
+def test_an_evolution_keeps_the_correlation_of_sums_that_was_derived(scale: Any, expected: float) -> None:
+    net = ts.SparseMLP((2000, 2000, 2), epsilon=20, init=ts.HeUniform(), seed=0)
+    x = np.random.default_rng(0).normal(size=(64, 2000))
+    before = (x @ net.layers[0].weights).ravel()
+    _evolve(net, ts.SET(0.3, grown_scale=scale))
+    after = (x @ net.layers[0].weights).ravel()
+    assert np.corrcoef(before, after)[0, 1] == pytest.approx(expected, abs=0.01)

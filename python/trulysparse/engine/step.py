@@ -141,7 +141,7 @@ class Engine:
         self.micro_batch = micro_batch
         self._stored = stored_dtype(activation_dtype)
         for layer in net.layers:
-            layer.store(storage, threads)
+            layer.store(storage)
         self.state = TrainState.fresh(net, optimizer, topology)
         self._workspace: _Workspace | None = None
         self._gradients: list[Floats] = []
@@ -336,6 +336,8 @@ class Engine:
             if space is None or space.sizes != self.net.sizes:  # neurons were removed, or put back
                 self._row_sums = _kernels.aligned_zeros(max(layer.n_out for layer in self.net.layers))
                 self._activation_parts = [_like(layer.activation_parameters) for layer in self.net.layers]
+            for layer in self.net.layers:
+                layer.prepare(self.threads)  # here and not when first used: with these threads
             self._workspace = space = _Workspace(self.net, ld, self._stored, self._dropout)
         self._allocate_activation_gradients()
         return width, -(-batch // width), space

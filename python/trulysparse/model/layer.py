@@ -163,17 +163,20 @@ class SparseLayer:
         """What the layer keeps for the forward pass: one of `STORAGES`."""
         return self._storage
 
-    def store(self, storage: str, threads: int | None = None) -> None:
-        """Keep for the forward pass what `storage` says, and no more."""
+    def store(self, storage: str) -> None:
+        """Keep for the forward pass what `storage` says, from its next use or `prepare` on; let go of the rest now."""
         if storage not in STORAGES:
             raise ConfigError(
                 f"storage must be one of {', '.join(STORAGES)}, got {storage!r}{nearest(str(storage), STORAGES)}"
             )
-        self._storage, self._view = storage, None
-        self.prepare(threads)
+        if storage == self._storage:
+            return
+        self._storage, self._view, self._by_target = storage, None, None
+        if storage == "lean":
+            self._pattern.forget_second_index()
 
     def prepare(self, threads: int | None = None) -> None:
-        """Make the second index now, on these threads, as far as it is kept; let go of what is not."""
+        """Make the second index now, on these threads, as far as it is kept; let go of what is not kept of it."""
         if self._storage == "balanced":
             self._pattern.transpose(threads)
         elif self._storage == "fast":
