@@ -376,7 +376,7 @@ class _ScaleRun:
             self.inputs, self.y = Inputs(X[:n], settings.sizes[0], self.scaling), y[:n]
 
     def initialise(self) -> None:
-        """Draw patterns and weights; the trainer's engine builds the second indices."""
+        """Draw patterns and weights, and build both indices as far as they are kept."""
         settings = self.settings
         self.say(f"initialisation: {sum(self.plan.connections):,} connections")
         with self.meter.phase("initialisation") as phase:
@@ -391,6 +391,8 @@ class _ScaleRun:
             )
             self.net.scaling = self.scaling
             self.trainer = self._trainer(self.net)
+            for layer in self.net.layers:
+                layer.prepare(self.threads)
         self.connections = self.net.connections
         self.plan = plan_network(
             self.net,

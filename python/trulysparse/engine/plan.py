@@ -547,7 +547,8 @@ def fit_to_budget(
 
     Settings are tried from the fastest on: float32 before bfloat16, ``storages`` in their order, and narrow
     micro-batches first where a layer's activations are far larger than a cache, whole batches first where not. The
-    choice is a function of the arguments alone, not of the machine, so a run keeps its bits wherever it goes.
+    choice is a function of the arguments alone, not of the machine, so a run keeps its bits wherever it goes; only how
+    many samples are evaluated at a time, which changes no bit, is also limited by what the machine has left.
 
     Parameters
     ----------
@@ -606,7 +607,8 @@ def fit_to_budget(
             for width in widths:
                 found = plan(mode, width, dtype)
                 if found.peak_bytes <= limit:
-                    wider = (plan(mode, width, dtype, evaluation_batch=n) for n in (BATCH_SIZE, 64, 32))
+                    most = _evaluation_batch(sizes, "float32" if evaluate_in_float32 else dtype, found.held_bytes)
+                    wider = (plan(mode, width, dtype, evaluation_batch=min(n, most)) for n in (BATCH_SIZE, 64, 32))
                     found = next((one for one in wider if one.peak_bytes <= limit), found)
                     return Fit(found, _why(found, tried, limit, micro_batch is None))
                 tried.append(found)
