@@ -58,6 +58,9 @@ def test_train_on_digits_writes_everything(tmp_path: Path, capsys: pytest.Captur
     described = capsys.readouterr().out
     assert "64 x 32" in described and "32 x 10" in described
     assert f"{ts.load(out / 'model.safetensors').connections:,}" in described
+    assert "memory to train it" in described and "memory to predict" in described
+    header = next(line for line in described.splitlines() if "balanced" in line)
+    assert header.split() == ["balanced", "fast", "lean"]
 
 
 def test_train_with_its_own_defaults_is_good_sparse_and_silent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -607,3 +610,14 @@ def test_pruning_that_never_comes_due_says_so(capsys: pytest.CaptureFixture[str]
         warnings.simplefilter("default")
         assert main(["train", *SMALL, "--set", "pruning.percentile=30"]) == 0
     assert "warning: importance pruning with start=200" in capsys.readouterr().err
+
+
+def test_train_keeps_to_a_memory_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["train", *SMALL, "--memory", "10kB"]) == 2
+    assert "memory budget of 9.8 KiB is too small" in capsys.readouterr().err
+    assert main(["train", *SMALL, "--memory", "1GB", "--out", str(out)]) == 0
+    settings = tomllib.loads((out / "run.toml").read_text())["trainer"]
+    assert settings["storage"] == "balanced" and "memory_budget" not in settings
+    assert main(["train", "--resume", str(out), "--memory", "1GB"]) == 2
+    assert "--memory" in capsys.readouterr().err

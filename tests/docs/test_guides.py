@@ -93,6 +93,43 @@ def test_parallel_guide_explains_every_error_of_the_launch() -> None:
         assert text in guide and text in said, text
 
 
+def test_guide_to_extreme_scale_runs_as_written(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    (block,) = _blocks("docs/guides/extreme_scale.md")
+    exec(block, names)
+    said = capsys.readouterr().out
+    assert said.startswith("memory budget 38.1 MiB") and "peak, during" in said
+
+
+def test_the_plans_of_the_guide_to_extreme_scale_are_those_of_the_library() -> None:
+    from trulysparse.bench.scale import parse_sizes
+    from trulysparse.engine import plan_memory
+
+    columns = [("balanced", 32, "float32"), ("fast", 32, "bfloat16"), ("lean", 16, "bfloat16")]
+    text = (ROOT / "docs/guides/extreme_scale.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| 65536-")]
+    assert len(rows) == 6
+    for name, neurons, connections, *planned in rows:
+        sizes = parse_sizes(name)
+        expected = ts.ErdosRenyi(1).expected_connections(sizes)
+        assert (neurons, connections) == (f"{sum(sizes[1:]):,}", f"{sum(expected):,.0f}")
+        for (storage, width, dtype), cell in zip(columns, planned, strict=True):
+            plan = plan_memory(
+                sizes,
+                expected,
+                storage=storage,
+                micro_batch=width,
+                activation_dtype=dtype,
+                topology=ts.SET(0.3),
+                dropout=0.4,
+                activation="all_relu",
+                evaluation="none",
+            )
+            number, unit = cell.split()
+            scale = 2 ** (10 * ["KiB", "MiB", "GiB", "TiB"].index(unit) + 10)
+            assert float(number) == pytest.approx(plan.peak_bytes / scale, abs=0.05)
+
+
 def test_artificial_data_of_the_guide_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (example,) = (block for block in _blocks("docs/guides/data.md") if "artificial_classification" in block)

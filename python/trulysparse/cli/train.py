@@ -53,6 +53,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--data", metavar="DIR_OR_NPZ", help="where NAME.npz is, or the .npz file itself")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training data")
     parser.add_argument("--batch-size", type=int, metavar="N", help="samples a step")
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what network and activations may take, as 8GiB, data apart; chooses micro-batches and storage",
+    )
     parser.add_argument("--lr", type=float, metavar="X", help="learning rate")
     parser.add_argument(
         "--topology", metavar="NAME", help=f"how connections change: {', '.join(TOPOLOGIES.names())} (default: set)"
@@ -149,6 +154,7 @@ def _configure(arguments: argparse.Namespace) -> RunConfig:
         ("fit", "epochs"): arguments.epochs,
         ("fit", "validation"): arguments.validation,
         ("trainer", "batch_size"): arguments.batch_size,
+        ("trainer", "memory_budget"): arguments.memory,
         ("trainer", "seed"): arguments.seed,
         ("model", "seed"): arguments.seed,
         ("trainer", "checkpoint_every"): arguments.checkpoint_every,
@@ -214,6 +220,7 @@ def _refuse_with_resume(arguments: argparse.Namespace) -> None:
     fixed = {
         "a data set or run file": arguments.source,
         "--batch-size": arguments.batch_size,
+        "--memory": arguments.memory,
         "--lr": arguments.lr,
         "--topology": arguments.topology,
         "--parallel": arguments.parallel,

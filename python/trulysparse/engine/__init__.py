@@ -3,6 +3,16 @@
 
 from trulysparse.engine.evolve import Evolution, LayerChange, apply_delta, evolve_network
 from trulysparse.engine.layout import Flat, Layout, Parameters
+from trulysparse.engine.plan import (
+    Fit,
+    MemoryPlan,
+    MemoryRow,
+    fit_to_budget,
+    plan_memory,
+    plan_network,
+    plan_prediction,
+    plan_table,
+)
 from trulysparse.engine.run import Run
 from trulysparse.engine.samples import Samples
 from trulysparse.engine.state import (
@@ -18,9 +28,12 @@ from trulysparse.engine.step import Engine
 __all__ = [
     "Engine",
     "Evolution",
+    "Fit",
     "Flat",
     "LayerChange",
     "Layout",
+    "MemoryPlan",
+    "MemoryRow",
     "NetworkSnapshot",
     "Parameters",
     "Run",
@@ -28,6 +41,11 @@ __all__ = [
     "TrainState",
     "apply_delta",
     "evolve_network",
+    "fit_to_budget",
+    "plan_memory",
+    "plan_network",
+    "plan_prediction",
+    "plan_table",
     "restore_network",
     "restore_state",
     "snapshot_network",

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from trulysparse.errors import ConfigError
+from trulysparse.model.registry import check_integer, nearest
 
-__all__ = ["available_bytes", "check_fits"]
+__all__ = ["available_bytes", "check_fits", "parse_bytes"]
+
+_UNITS = {"B": 1, "kB": 1000, "KB": 1000, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
+    f"{prefix}iB": 2 ** (10 * power) for power, prefix in enumerate("KMGT", start=1)
+}
 
 # Of an existing connection: weight, column, row of the second index, permutation; the last is 8 bytes in a layer
 # of 2^31 connections or more. Of a neuron: two pointers and a bias.
@@ -46,6 +53,39 @@ def check_fits(sizes: Sequence[int], connections: Sequence[float]) -> None:
             f"({_gib(for_connections)} for connections, {_gib(for_neurons)} for pointers and biases, training besides) "
             f"but {_gib(available)} are available; use fewer neurons or a smaller epsilon or density"
         )
+
+
+def parse_bytes(size: object, name: str = "memory_budget") -> int:
+    """Return the number of bytes that `size` stands for.
+
+    Parameters
+    ----------
+    size
+        A whole number of bytes, or a number with a unit: ``"20GiB"`` (2^30 each), ``"8 GB"`` (10^9 each).
+    name
+        What to call it in messages.
+
+    Raises
+    ------
+    ConfigError
+        Not a positive size, or a unit that is unknown or could mean two things.
+    """
+    if not isinstance(size, str):
+        return check_integer(size, name, low=1)
+    allowed = f"{name} must be a number of bytes, or a size such as '20GiB' or '8 GB', got {size!r}"
+    match = re.fullmatch(r"\s*([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", size)
+    if match is None:
+        raise ConfigError(allowed)
+    number, unit = match.groups()
+    if unit in ("K", "k", "M", "G", "T"):
+        unit = unit.upper()
+        raise ConfigError(f"{allowed}; write {unit}iB (powers of 1024) or {unit}B (powers of 1000)")
+    if unit and unit not in _UNITS:
+        raise ConfigError(f"{allowed}; units are {', '.join(_UNITS)}{nearest(unit, _UNITS)}")
+    n_bytes = float(number) * _UNITS[unit or "B"]
+    if not (math.isfinite(n_bytes) and n_bytes >= 1):
+        raise ConfigError(f"{allowed}; it must be at least one byte")
+    return int(n_bytes)
 
 
 def _gib(n_bytes: float) -> str:

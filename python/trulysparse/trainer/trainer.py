@@ -19,9 +19,19 @@ from numpy.typing import NDArray
 
 from trulysparse import _kernels
 from trulysparse.data import validation_split
-from trulysparse.engine import Engine, NetworkSnapshot, Run, Samples, TrainState, restore_network
+from trulysparse.engine import (
+    Engine,
+    Fit,
+    NetworkSnapshot,
+    Run,
+    Samples,
+    TrainState,
+    fit_to_budget,
+    restore_network,
+)
 from trulysparse.errors import CheckpointError, ConfigError, DataError, DivergenceError, ScheduleWarning
 from trulysparse.model import Inputs, InputScaling, SparseMLP
+from trulysparse.model.inference import BATCH_SIZE
 from trulysparse.model.registry import check_integer, check_seed
 from trulysparse.optim import SGD, Optimizer, Progress, get_optimizer
 from trulysparse.parallel import Parallel, ParallelReport, get_parallel, wire
@@ -73,12 +83,19 @@ class Trainer:
         halves their memory and what the kernels read. Sums, weights, biases, optimizer state, inputs and the loss stay
         float32; each stored value is rounded to 8 significant bits (a relative error of at most 2^-8), as in mixed
         precision training. Choose it where activations outgrow the cache or the memory: layers of 100,000 neurons and
-        more train 1.2 to 1.9 times as fast. Prediction and evaluation use float32 always.
-    storage : str
+        more train 1.2 to 1.9 times as fast. Prediction and evaluation use float32 always. ``"auto"``, with a
+        `memory_budget`: bfloat16 only if the budget demands it.
+    memory_budget : int or str, optional
+        What network, optimizer state and activations may take together at their peak, in bytes or as a size such as
+        ``"8GiB"``; your data is not counted. It chooses `micro_batch` and `storage` where they are None, and
+        `activation_dtype` where it is "auto", and says what it chose; too small a budget is an error that says what
+        would fit.
+    storage : str, optional
         What is kept for the forward pass, which reads connections by target neuron: ``"balanced"``, 8 bytes a
         connection (an index and a permutation; 12 where a batch has three micro-batches or more); ``"fast"``, always 8
         (an index and a copy of the weights, made anew every step); or ``"lean"``, nothing: every pass sorts the
-        connections of a layer for itself, for networks that would not fit otherwise. The same result, bit for bit.
+        connections of a layer for itself, for networks that would not fit otherwise. The result is the same, bit for
+        bit. Default "balanced", or what `memory_budget` allows.
     validate_every : int
         Evaluate the validation data every so many epochs, and after the last.
     callbacks : sequence of Callback
@@ -101,6 +118,8 @@ class Trainer:
         Counters and optimizer state.
     epochs : int or None
         How many epochs the run is to have, as the last `fit` or the checkpoint said.
+    memory_fit : Fit or None
+        The plan that `memory_budget` led to.
     steps_per_epoch : int
         Whole batches in the training data; of a synchronous parallel run, the steps that they make.
     samples_per_epoch : int
@@ -135,7 +154,8 @@ class Trainer:
         standardize: bool = True,
         micro_batch: int | None = None,
         activation_dtype: str = "float32",
-        storage: str = "balanced",
+        memory_budget: int | str | None = None,
+        storage: str | None = None,
         validate_every: int = 1,
         callbacks: Sequence[Callback] | Callback = (),
         checkpoint: str | Path | None = None,
@@ -159,9 +179,6 @@ class Trainer:
         if not isinstance(standardize, bool | np.bool_):
             raise ConfigError(f"standardize={standardize!r} is neither True nor False")
         self.standardize = bool(standardize)
-        self.micro_batch = micro_batch
-        self.activation_dtype = activation_dtype
-        self.storage = storage
         self.validate_every = check_integer(validate_every, "validate_every", low=1)
         self.callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
         CallbackList(self.callbacks)  # checks them
@@ -177,11 +194,26 @@ class Trainer:
         self.parallel = get_parallel(parallel)
         if self.parallel is not None:
             self.parallel.check(net, self.topology, self.pruning)
-            if storage != "balanced":
+            if memory_budget is not None:
+                raise ConfigError(
+                    "memory_budget plans for one process and cannot be combined with parallel, which says and checks "
+                    "what its processes take when it begins; leave one of them out"
+                )
+            if storage not in (None, "balanced"):
                 raise ConfigError(
                     f"storage={storage!r} with parallel training: processes share second indices with permutations; "
                     "use storage='balanced'"
                 )
+        self.memory_fit = self._fit_to_budget(memory_budget, micro_batch, activation_dtype, storage)
+        self._fit_unsaid = self.memory_fit is not None
+        plan = None if self.memory_fit is None else self.memory_fit.plan
+        self.micro_batch = micro_batch if plan is None else plan.micro_batch
+        if plan is not None:
+            activation_dtype = plan.activation_dtype
+        if activation_dtype == "auto":
+            raise ConfigError("activation_dtype='auto' leaves the choice to memory_budget; give one, or use 'float32'")
+        self.activation_dtype = activation_dtype
+        self.storage = ("balanced" if storage is None else storage) if plan is None else plan.storage
         self.parallel_report: ParallelReport | None = None
         self.notes: dict[str, Any] = {}
         self.note_more: Callable[[], dict[str, Any]] = dict
@@ -198,9 +230,9 @@ class Trainer:
             seed=self.seed,
             threads=_kernels.resolve_threads(threads),
             topology=self.topology,
-            micro_batch=micro_batch,
-            activation_dtype=activation_dtype,
-            storage=storage,
+            micro_batch=self.micro_batch,
+            activation_dtype=self.activation_dtype,
+            storage=self.storage,
         )
         self._versions = self._net_versions()
 
@@ -208,6 +240,27 @@ class Trainer:
         return (
             f"Trainer({self.net!r}, optimizer={self.optimizer!r}, topology={self.topology!r}, "
             f"pruning={self.pruning!r}, batch_size={self.batch_size}, seed={self.seed}; {self.state.epoch} epochs done)"
+        )
+
+    def _fit_to_budget(
+        self, memory_budget: int | str | None, micro_batch: int | None, activation_dtype: str, storage: str | None
+    ) -> Fit | None:
+        """Choose what is to be chosen so that the run keeps to its budget."""
+        if memory_budget is None:
+            return None
+        net = self.net
+        return fit_to_budget(
+            memory_budget,
+            net.sizes,
+            [layer.nnz for layer in net.layers],
+            batch_size=self.batch_size,
+            micro_batch=micro_batch,
+            activation_dtype=None if activation_dtype == "auto" else activation_dtype,
+            storage=storage,
+            optimizer=self.optimizer,
+            topology=self.topology,
+            dropout=net.dropout,
+            activation=net.activation,
         )
 
     @property
@@ -273,6 +326,9 @@ class Trainer:
         self.samples_per_epoch = self.steps_per_epoch * self.batch_size
         self._check_run(epochs)
         callbacks = self._all_callbacks()
+        if self.memory_fit is not None and self._fit_unsaid and self.progress:
+            print(self.memory_fit.why, file=sys.stderr)
+            self._fit_unsaid = False
         with StopSignals() as signals:
             callbacks.on_fit_start(self)
             concluded = False
@@ -599,7 +655,8 @@ class Trainer:
         if data.validation is None:
             return {"val_loss": None, "val_accuracy": None}
         net = self.net
-        found = net.evaluate_inputs(*data.validation, threads=self._engine.threads)
+        size = BATCH_SIZE if self.memory_fit is None else self.memory_fit.plan.evaluation_batch
+        found = net.evaluate_inputs(*data.validation, batch_size=size, threads=self._engine.threads)
         return {"val_loss": found.loss, "val_accuracy": found.accuracy}
 
     def add_row(self, row: Mapping[str, Any], callbacks: CallbackList) -> None:
