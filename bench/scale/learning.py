@@ -116,7 +116,7 @@ def main() -> None:
         "# A million neurons: first and last epoch",
         "",
         f"65536-500000-500000-2, epsilon 10, {TRAIN:,} training samples, {chosen.epochs} epochs, one seed, batch 128, "
-        'SGD at 0.1 with `lr_scale="fan_in"`, `HeUniform("sparse", gain="signal")`, All-ReLU 0.25, no dropout or decay; '
+        'SGD at 0.1 with `lr_scale="fan_in"`, `HeUniform("sparse", gain="signal")`, All-ReLU 0.25, without dropout; '
         "`python bench/scale/learning.py`. Training figures are means over the epoch. The nearest class mean gets "
         f"{allowed:.3f} on the test samples. Curves: scale_learning.png.",
         "",
