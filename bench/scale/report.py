@@ -124,7 +124,7 @@ def main() -> None:
         "<!-- SPDX-License-Identifier: BSD-3-Clause -->",
         "# Networks of 1 to 250 million neurons",
         "",
-        f"Runs of `trulysparse scale` on {first['cores']} cores of a {first['cpu']} ({first['isa']}); every "
+        f"Runs of `trulysparse scale` on {first['cores']} cores ({first['cpu']}, {first['isa']}); every "
         "line with its settings, plan and phases is in scale.jsonl; page made by `python bench/scale/report.py`.",
         "",
         "## Beside the paper's table 4",
