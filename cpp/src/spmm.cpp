@@ -57,7 +57,8 @@ void forward(const ForwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
     const Index ahead = prefetch_distance(a.n_in, tiles[0].width, a.x, nnz);
     const Index words_of_row = a.ld / 16;
     const auto element = static_cast<std::int64_t>(a.y.element_bytes());
-    const bool streams = static_cast<std::int64_t>(a.n_out) * a.ld * element > kStreamBytes;
+    const bool streams = static_cast<std::int64_t>(a.n_out) * a.ld * element > kStreamBytes &&
+                         a.ld * element % static_cast<std::int64_t>(kAlignment) == 0;
     LongRows long_rows(plan, a.ld, tiles.count());
 
     parallel_for(tasks, threads, [&](std::int64_t task, int) {

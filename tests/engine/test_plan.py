@@ -156,7 +156,7 @@ def test_an_evaluation_is_counted_as_it_is_made() -> None:
     assert peak("balanced", "frozen") - activations == 4 * (54_000 + 2010)
     assert peak("fast", "frozen") - peak("fast", "layers") == 4 * 2010
     assert peak("lean", "layers") - activations == 4 * 2001 + 20 * 50_000
-    assert peak("lean", "frozen") - activations == 4 * (2012 + 2010) + 8 * 54_000 + 12 * 50_000
+    assert peak("lean", "frozen") == peak("lean", "layers")  # each layer is sorted when it is its turn
     with pytest.raises(ts.ConfigError, match="evaluation must be one of"):
         peak("lean", "some")
 
@@ -245,13 +245,13 @@ def test_a_budget_gives_up_speed_before_precision() -> None:
 
 
 def test_a_budget_evaluates_as_many_samples_at_a_time_as_it_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trulysparse.engine.plan.available_bytes", lambda: 2**40)
+    monkeypatch.setattr("trulysparse.model.inference.available_bytes", lambda: 2**40)
     batches = [fit(int(gib * 2**30)).plan.evaluation_batch for gib in (16, 5, 3, 1.8)]
     assert batches[0] == 128 and batches == sorted(batches, reverse=True) and batches[-1] < 128
     whole, half = (fit("16GiB", activation_dtype="bfloat16", evaluate_in_float32=so).plan for so in (True, False))
     ends = 4 * 128 * (65536 + 2)
     assert 2 * (half.rows[-2].nbytes - ends) == whole.rows[-2].nbytes - ends == 4 * 128 * 10_000_000
-    monkeypatch.setattr("trulysparse.engine.plan.available_bytes", lambda: 0)  # 256 MiB it takes in any case
+    monkeypatch.setattr("trulysparse.model.inference.available_bytes", lambda: 0)  # 256 MiB it takes in any case
     assert fit("16GiB", activation_dtype="float32").plan.evaluation_batch == 16
 
 

@@ -11,7 +11,7 @@ import pytest
 import trulysparse as ts
 from trulysparse.engine import Engine, evolve_network
 from trulysparse.errors import ConfigError
-from trulysparse.model import Inputs
+from trulysparse.model import Inputs, inference
 from trulysparse.topology import ImportancePruning
 
 SIZES = (40, 300, 200, 5)
@@ -44,8 +44,10 @@ def _trained(storage: str, **settings: Any) -> tuple[ts.SparseMLP, list[float]]:
         {"optimizer": ts.SGD(lr=0.05, clip_norm=1.0), "activation_dtype": "bfloat16"},
         {"topology": ts.RigL(update_every=2, end=1.0), "micro_batch": 16},
         {"pruning": ImportancePruning(start=1, period=1), "threads": 2},
+        {"pruning": ImportancePruning(start=1, period=1, remove_outgoing=True, compact=True), "micro_batch": 16},
+        {"topology": ts.TopKAST(0.4), "micro_batch": 16},
     ],
-    ids=["whole", "parts", "adam", "clip", "rigl", "pruning"],
+    ids=["whole", "parts", "adam", "clip", "rigl", "pruning", "compact", "top_kast"],
 )
 def test_every_storage_trains_to_the_same_bits(storage: str, settings: dict[str, Any]) -> None:
     expected, losses = _trained("balanced", **settings)
@@ -116,3 +118,55 @@ def test_prediction_with_bfloat16_activations_rounds_and_no_more() -> None:
     trained = ts.SparseMLP(SIZES, epsilon=4, activation=ts.PReLU())
     with pytest.raises(ConfigError, match="trained activations predict in float32"):
         trained.score(X, y, activation_dtype="bfloat16")
+
+
+@pytest.mark.parametrize("storage", ["balanced", *OTHERS])
+def test_evaluation_gives_the_same_bits_in_batches_of_any_width(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, rng = _net(), np.random.default_rng(5)
+    for layer in net.layers:
+        layer.store(storage)
+    X, y = rng.standard_normal((301, SIZES[0]), dtype=np.float32), rng.integers(0, SIZES[-1], 301)
+    expected = net.evaluate(X, y)
+    for width in (16, 48, 64, 100, 128, 200, 301, 1000):
+        assert net.evaluate(X, y, batch_size=width) == expected
+    monkeypatch.setattr(inference, "ACTIVATION_BYTES", 1)  # as for networks too wide for the memory that is left
+    monkeypatch.setattr(inference, "available_bytes", lambda: 8 * 4 * (300 + 200) * 80)
+    assert inference.columns_at_once(net.sizes, 128, np.dtype(np.float32)) == 80
+    assert net.evaluate(X, y) == expected
+    assert net.freeze().evaluate(X, y) == expected
+
+
+@pytest.mark.parametrize("storage", OTHERS)
+def test_an_engine_that_only_looks_leaves_the_storage_as_it_is(storage: str) -> None:
+    net, (X, y) = _net(), _samples()
+    for layer in net.layers:
+        layer.store(storage)
+    ts.gradient_flow(net, X, y)
+    assert [layer.storage for layer in net.layers] == [storage] * 3
+    ImportancePruning().delta(net.layers[0])
+    assert net.layers[0].nbytes <= (8 + 8 * (storage == "fast")) * net.layers[0].nnz + 12 * sum(
+        net.layers[0].pattern.shape
+    )
+
+
+def test_a_lean_network_predicts_without_a_copy_of_its_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, (X, _) = _net(), _samples()
+    expected = net.decision(X, batch_size=16)
+    for layer in net.layers:
+        layer.store("lean")
+    monkeypatch.setattr(type(net.layers[0]), "freeze", None)
+    assert net.decision(X, batch_size=16).tobytes() == expected.tobytes()
+
+
+def test_a_run_is_resumed_with_another_storage_and_the_same_bits(tmp_path: Any) -> None:
+    X, y = _samples()
+    settings: dict[str, Any] = {"batch_size": 48, "seed": 1, "progress": False, "micro_batch": 16}
+    whole = ts.Trainer(_net(), **settings)
+    history = whole.fit(X, y, epochs=4, validation=(X, y))
+    ts.Trainer(_net(), checkpoint=tmp_path, storage="fast", **settings).fit(X, y, epochs=2, validation=(X, y))
+    resumed = ts.Trainer.resume(tmp_path, storage="lean")
+    assert resumed.storage == "lean"
+    assert resumed.fit(X, y, epochs=4, validation=(X, y)).val_loss == history.val_loss
+    assert all(layer.storage == "lean" for layer in resumed.net.layers)
+    budgeted = ts.Trainer.resume(tmp_path, memory_budget="20MB")
+    assert budgeted.memory_fit is not None

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import shutil
 import statistics
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse import _kernels
+from trulysparse._files import replacing
 from trulysparse.bench.machine import Neighbours
 from trulysparse.bench.phases import Meter
 from trulysparse.data import artificial_classification
@@ -53,7 +57,7 @@ Array = NDArray[Any]
 
 SKIPPABLE = ("evolution", "inference", "checkpoint", "resume")
 _PAPER_SAMPLES, _PAPER_TEST_SAMPLES, _PAPER_BATCH = 7000, 3000, 128
-_SUFFIXES = {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+_SUFFIXES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,13 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     """
     sizes: list[int] = []
     for part in text.split("-"):
-        match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*(?:e[0-9]+)?)([kKMG]?)\s*(?:x\s*([0-9]+))?\s*", part)
-        neurons = 0.0 if match is None else float(match[1]) * _SUFFIXES[match[2]]
+        match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*(?:e[0-9]{1,2})?)([kKMG]?)\s*(?:x\s*([0-9]{1,6}))?\s*", part)
+        neurons = Decimal(0) if match is None else Decimal(match[1]) * _SUFFIXES[match[2]]
         count = 0 if match is None else int(match[3] or 1)
-        if match is None or neurons < 1 or neurons != int(neurons) or count < 1:
+        if match is None or not 1 <= neurons < 2**31 or neurons != int(neurons) or count < 1:
             raise ConfigError(
                 f"sizes {text!r}: {part!r} is no layer; write inputs, hidden layers and outputs as in 784-1000x3-10 or "
-                "65536-5e6x10-2 (ten hidden layers of 5,000,000; 5M says the same)"
+                "65536-5e6x10-2 (ten hidden layers of 5,000,000; 5M says the same), each of 1 to 2,147,483,647 neurons"
             )
         sizes += [int(neurons)] * count
     if len(sizes) < 2:
@@ -312,6 +316,8 @@ def run_scale(settings: ScaleSettings, say: Say = lambda _: None) -> dict[str, A
         folder = settings.out
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trulysparse-scale-")))
+        if "checkpoint" not in settings.skip:
+            _check_disk(folder, fit.plan)
         run = _ScaleRun(settings, fit.plan, meter, say, folder)
         run.read_data()
         run.initialise()
@@ -328,7 +334,9 @@ def run_scale(settings: ScaleSettings, say: Say = lambda _: None) -> dict[str, A
 def plan_scale(settings: ScaleSettings) -> Fit:
     """Choose what the budget decides, before anything is allocated."""
     sizes = settings.sizes
-    budget = settings.memory if settings.memory is not None else available_bytes()
+    free = available_bytes()
+    # beside the plan: interpreter, allocator, scratch of the kernels
+    budget = settings.memory if settings.memory is not None else None if free is None else round(0.95 * free)
     return fit_to_budget(
         2**62 if budget is None else budget,
         sizes,
@@ -596,21 +604,46 @@ def _digest(net: SparseMLP) -> int:
     return digest
 
 
+def _check_disk(folder: Path, plan: MemoryPlan) -> None:
+    """Refuse now a checkpoint that will not fit where it is to be written."""
+    existing = next(place for place in (folder, *folder.resolve().parents) if place.exists())
+    # weight, column and velocity of a connection; row pointer, bias and its velocity of a neuron
+    needed, free = 12 * sum(plan.connections) + 16 * sum(plan.sizes), shutil.disk_usage(existing).free
+    if needed > free:
+        raise ConfigError(
+            f"the checkpoint takes about {format_bytes(needed)} but {folder} has {format_bytes(free)} left; give --out "
+            "a directory with room, or --skip checkpoint --skip resume"
+        )
+
+
 def _samples(settings: ScaleSettings, threads: int) -> tuple[Array, Array]:
     """Return artificial samples and their labels, from a file if there is to be one."""
     shape = (settings.samples + settings.test_samples, settings.sizes[0])
     if settings.data is None:
         return _draw(settings, shape, None, threads)
     path, labels = settings.data, settings.data.with_suffix(".labels.npy")
+    made, recipe = path.with_suffix(".json"), {"seed": settings.seed, "problem": settings.problem}
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         X, y = _draw(settings, shape, path, threads)
-        np.save(labels, y)
+        with replacing(labels) as temporary, temporary.open("wb") as file:
+            np.save(file, y)
+        with replacing(made) as temporary:
+            temporary.write_text(json.dumps(recipe), encoding="utf-8")
         return X, y
     try:
         X, y = np.load(path, mmap_mode="r"), np.load(labels)
+        found = json.loads(made.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} or its labels {labels} cannot be read: {error}") from error
+        raise DataError(
+            f"{path} cannot be read, or its labels {labels} or settings {made} ({error}); delete it to have "
+            "it drawn again"
+        ) from error
+    if found != recipe:
+        raise DataError(
+            f"{path} was drawn with {found}, asked for is {recipe}; give another file, or delete it to "
+            "have it drawn again"
+        )
     if X.ndim != 2 or X.shape[0] < shape[0] or X.shape[1] != shape[1] or len(y) != len(X) or X.dtype != np.float32:
         raise DataError(
             f"{path} holds {X.dtype} of shape {X.shape} with {len(y)} labels, needed are {shape[0]:,} float32 samples "
@@ -633,7 +666,7 @@ def _draw(settings: ScaleSettings, shape: tuple[int, int], out: Path | None, thr
 
 _TITLES = {
     "data": "data",
-    "initialisation": "initialisation, both indices",
+    "initialisation": "initialisation",
     "steps": "training steps",
     "evolution": "one evolution",
     "inference": "inference",
@@ -654,7 +687,10 @@ def report(record: Mapping[str, Any]) -> str:
             f"{'' if phase[key] is None else format_bytes(phase[key]):>10}"
             for key in ("held_bytes", "peak_bytes", "planned_bytes")
         )
-        lines.append(f"{_TITLES[phase['name']]:<30} {phase['seconds']:>9.2f} {memory}")
+        title = _TITLES[phase["name"]]
+        if phase["name"] == "initialisation":
+            title += ", no second index" if record["plan"]["storage"] == "lean" else ", both indices"
+        lines.append(f"{title:<30} {phase['seconds']:>9.2f} {memory}")
     peak, planned = record["peak_bytes"], max(phase["planned_bytes"] or 0 for phase in record["phases"])
     if peak:
         lines.append(f"peak {format_bytes(peak)}, planned {format_bytes(planned)} ({planned / peak - 1:+.1%})")

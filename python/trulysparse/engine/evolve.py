@@ -304,8 +304,6 @@ def evolve_network(
                     settle(layer, delta)
     for layer in net.layers:
         layer.prepare(threads)  # here and not when first used: with these threads
-    for exploration in state.exploring.values():
-        exploration.layer.pattern.transpose(threads)
     changes = tuple(
         LayerChange(
             i,

@@ -12,9 +12,9 @@ from trulysparse import _kernels
 from trulysparse.errors import ConfigError
 from trulysparse.model import SparseMLP
 from trulysparse.model.activations import Activation, get_activation
-from trulysparse.model.inference import ACTIVATION_BYTES, ACTIVATION_DTYPES, BATCH_SIZE, row_length, stored_dtype
+from trulysparse.model.inference import ACTIVATION_DTYPES, BATCH_SIZE, columns_at_once, row_length, stored_dtype
 from trulysparse.model.layer import STORAGES
-from trulysparse.model.memory import available_bytes, parse_bytes
+from trulysparse.model.memory import parse_bytes
 from trulysparse.model.registry import check_integer, nearest
 from trulysparse.model.summary import format_bytes
 from trulysparse.optim import SGD, Optimizer
@@ -222,7 +222,9 @@ def plan_memory(
     """Return what training a network takes, in one process.
 
     Not counted: the interpreter and its libraries, scratch of the kernels (a few MB), freed memory that the C library
-    keeps for the next time (up to 64 MiB with glibc), and what a rule keeps in `RuleState` or explores (`TopKAST`).
+    keeps for the next time (up to 64 MiB with glibc), in-degrees and scales while weights are drawn by sparse fan-in
+    (about 30 bytes a neuron of the widest layer), what a rule keeps in `RuleState` or explores (`TopKAST`), what an
+    event of importance pruning takes, and the copy of the best network that early stopping keeps.
 
     Parameters
     ----------
@@ -393,11 +395,7 @@ def _widest_hidden(sizes: Sequence[int]) -> int:
 
 def _evaluation_batch(sizes: Sequence[int], dtype: str, held: int) -> int:
     """Return how many samples prediction takes at a time beside what is held, on this machine now."""
-    column = stored_dtype(dtype).itemsize * _widest_hidden(sizes)
-    if BATCH_SIZE * column <= ACTIVATION_BYTES:
-        return BATCH_SIZE
-    room = max(ACTIVATION_BYTES, ((available_bytes() or 0) - held) // 8) // column
-    return max(1, min(BATCH_SIZE, max(_kernels.LANE, room // _kernels.LANE * _kernels.LANE)))
+    return columns_at_once(sizes, BATCH_SIZE, stored_dtype(dtype), held)
 
 
 def _evaluation_activations(sizes: Sequence[int], batch: int, dtype: str) -> int:
@@ -416,10 +414,8 @@ def _evaluation_rows(
         weights = sum(4 * layer.nnz for layer in layers) if frozen else 0
     elif storage == "fast":
         weights = max(layer.sorting for layer in layers)
-    elif frozen:
-        weights = sum(layer.pointers + 8 * layer.nnz for layer in layers) + max(12 * layer.nnz for layer in layers)
     else:
-        weights = max(layer.passing for layer in layers)
+        copies, weights = 0, max(layer.passing for layer in layers)
     return [
         MemoryRow("two layers' activations", _evaluation_activations(sizes, batch, dtype), "evaluation"),
         MemoryRow("weights in their order", weights + copies, "evaluation"),

@@ -107,7 +107,7 @@ class Engine:
         arithmetic are float32.
     storage : str
         What the layers keep for the forward pass, as `SparseLayer.store` takes it: ``"balanced"``, ``"fast"`` or
-        ``"lean"``. The network keeps it after training. The same result in the same bits.
+        ``"lean"``; default as they are. The network keeps it after training. The same result in the same bits.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ class Engine:
         dropout: bool = True,
         micro_batch: int | None = None,
         activation_dtype: str = "float32",
-        storage: str = "balanced",
+        storage: str | None = None,
     ) -> None:
         if micro_batch is not None and check_integer(micro_batch, "micro_batch", low=1) % _kernels.LANE:
             raise ConfigError(f"micro_batch={micro_batch} is not a positive multiple of {_kernels.LANE}; try 32 or 128")
@@ -140,8 +140,9 @@ class Engine:
         self.threads = threads
         self.micro_batch = micro_batch
         self._stored = stored_dtype(activation_dtype)
-        for layer in net.layers:
-            layer.store(storage)
+        if storage is not None:
+            for layer in net.layers:
+                layer.store(storage)
         self.state = TrainState.fresh(net, optimizer, topology)
         self._workspace: _Workspace | None = None
         self._gradients: list[Floats] = []

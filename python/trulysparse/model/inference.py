@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ __all__ = [
     "BATCH_SIZE",
     "Evaluation",
     "Stage",
+    "columns_at_once",
     "evaluate_inputs",
     "forward_batches",
     "output_rows",
@@ -97,12 +98,25 @@ class Evaluation:
     n_samples: int
 
 
-def _columns(stages: Sequence[Stage], batch_size: int, dtype: np.dtype[Any]) -> int:
-    widths = [stage.n_out for stage in stages[:-1]] or [0]
-    column = dtype.itemsize * (max(widths[::2]) + max(widths[1::2], default=0))
+def columns_at_once(sizes: Sequence[int], batch_size: int, dtype: np.dtype[Any], held_bytes: int = 0) -> int:
+    """Return how many samples prediction takes at a time: `batch_size`, or what there is room for now.
+
+    Parameters
+    ----------
+    sizes
+        Neurons of every layer, inputs first.
+    batch_size
+        The most.
+    dtype
+        How activations pass between layers.
+    held_bytes
+        Of the memory that is free now, what will be taken by then.
+    """
+    hidden = sizes[1:-1]
+    column = dtype.itemsize * (max(hidden[::2], default=0) + max(hidden[1::2], default=0))
     if batch_size * column <= ACTIVATION_BYTES:
         return batch_size
-    room = max(ACTIVATION_BYTES, (available_bytes() or 0) // 8) // column
+    room = max(ACTIVATION_BYTES, ((available_bytes() or 0) - held_bytes) // 8) // column
     return max(1, min(batch_size, max(_kernels.LANE, room // _kernels.LANE * _kernels.LANE)))
 
 
@@ -118,7 +132,7 @@ def forward_batches(
     inputs
         The samples.
     batch_size
-        Samples at a time; less where the activations would pass `ACTIVATION_BYTES`.
+        Samples at a time; see `columns_at_once`.
     threads
         At least 1.
     dtype
@@ -131,7 +145,7 @@ def forward_batches(
     z : ndarray
         float32 (n_outputs, ld), ld >= batch: their outputs. Overwritten by the next batch.
     """
-    columns = _columns(stages, min(batch_size, inputs.n_samples), dtype)
+    columns = min(batch_size, inputs.n_samples)
     ld = row_length(columns, dtype)
     hidden = [stage.n_out for stage in stages[:-1]]
     buffers = [_kernels.aligned_zeros(max(hidden[parity::2], default=0) * ld, dtype) for parity in (0, 1)]
@@ -170,6 +184,34 @@ def output_rows(
     return result
 
 
+def _blocks(
+    batches: Iterable[tuple[npt.NDArray[np.int64], F32]], n_samples: int
+) -> Iterator[tuple[npt.NDArray[np.int64], F32]]:
+    """Regroup outputs into `BATCH_SIZE` samples each, so that sums over them do not depend on the width of a batch."""
+    held: F32 | None = None
+    filled = 0
+    for rows, z in batches:
+        whole = len(rows) == BATCH_SIZE or int(rows[-1]) + 1 == n_samples
+        if filled == 0 and whole and len(rows) <= BATCH_SIZE:
+            yield rows, z
+            continue
+        start = 0
+        while start < len(rows):
+            if held is None:
+                held = _kernels.aligned_zeros((z.shape[0], BATCH_SIZE))
+            some = min(BATCH_SIZE - filled, len(rows) - start)
+            held[:, filled : filled + some] = z[:, start : start + some]
+            filled, start = filled + some, start + some
+            end = int(rows[start - 1]) + 1
+            if filled == BATCH_SIZE or end == n_samples:
+                block = held
+                if filled < BATCH_SIZE:
+                    block = _kernels.aligned_zeros((z.shape[0], _kernels.padded(filled)))
+                    block[:, :filled] = held[:, :filled]
+                yield np.arange(end - filled, end, dtype=np.int64), block
+                filled = 0
+
+
 def evaluate_inputs(
     stages: Sequence[Stage],
     loss: Loss,
@@ -195,7 +237,7 @@ def evaluate_inputs(
     if len(targets) != n:
         raise ShapeError(f"there are {n} samples but {len(targets)} targets; each sample needs one")
     total, correct = 0.0, 0
-    for rows, z in forward_batches(stages, inputs, batch_size, threads, dtype):
+    for rows, z in _blocks(forward_batches(stages, inputs, batch_size, threads, dtype), n):
         batch_targets = loss.batch(targets, rows, z.shape[1])
         loss_sum, right = loss(z, batch_targets, len(rows), 1.0, None, threads)
         total += loss_sum

@@ -18,10 +18,11 @@ _UNITS = {"B": 1, "kB": 1000, "KB": 1000, "MB": 10**6, "GB": 10**9, "TB": 10**12
     f"{prefix}iB": 2 ** (10 * power) for power, prefix in enumerate("KMGT", start=1)
 }
 
-# Of an existing connection: weight, column, row of the second index, permutation; the last is 8 bytes in a layer
-# of 2^31 connections or more. Of a neuron: two pointers and a bias.
-_CONNECTION_BYTES = (16, 20)
-_NEURON_BYTES = (12, 20)
+# What a network is made of before anything is done with it. Of a connection: weight and column. Of a neuron: where its
+# connections begin (8 bytes in a layer of 2^31 connections or more) and a bias.
+_CONNECTION_BYTES = 8
+_POINTER_BYTES = (4, 8)
+_BIAS_BYTES = 4
 _WIDE = 2**31
 
 
@@ -42,9 +43,9 @@ def check_fits(sizes: Sequence[int], connections: Sequence[float]) -> None:
         Expected connections of every layer.
     """
     wide = [count >= _WIDE for count in connections]
-    for_connections = sum(count * _CONNECTION_BYTES[w] for count, w in zip(connections, wide, strict=True))
+    for_connections = _CONNECTION_BYTES * sum(connections)
     ends = zip(sizes, sizes[1:], wide, strict=False)
-    for_neurons = sum(n_in * (8 if w else 4) + n_out * (_NEURON_BYTES[w] - (8 if w else 4)) for n_in, n_out, w in ends)
+    for_neurons = sum(n_in * _POINTER_BYTES[w] + n_out * _BIAS_BYTES for n_in, n_out, w in ends)
     needed, available = for_connections + for_neurons, available_bytes()
     if available is not None and needed > available:
         total = sum(connections)

@@ -392,8 +392,11 @@ class SparseMLP(Predictor):
         return any(layer.activation_parameters for layer in self.layers)
 
     def _stages(self, batches: int, threads: int) -> Sequence[Stage]:
-        # a copy of the weights in the order in which they are read pays from the second batch on
-        return self.layers if batches < 3 else [layer.freeze(threads, lasting=False) for layer in self.layers]
+        # a copy of the weights in the order in which they are read pays from the third batch on; lean layers were
+        # made lean because there is no room for one
+        if batches < 3 or any(layer.storage == "lean" for layer in self.layers):
+            return self.layers
+        return [layer.freeze(threads, lasting=False) for layer in self.layers]
 
 
 def _check_sizes(sizes: object) -> tuple[int, ...]:

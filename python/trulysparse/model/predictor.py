@@ -16,6 +16,7 @@ from trulysparse.model.inference import (
     F32_DTYPE,
     Evaluation,
     Stage,
+    columns_at_once,
     evaluate_inputs,
     output_rows,
     stored_dtype,
@@ -138,9 +139,9 @@ class Predictor:
         activation_dtype: str = "float32",
     ) -> Evaluation:
         """`evaluate` of samples that were checked already; targets as ``loss.check_targets`` returned them."""
-        batch_size, some = self._batching(batch_size, threads)
-        stages = self._stages(-(-inputs.n_samples // batch_size), some)
-        return evaluate_inputs(stages, self.loss, inputs, targets, batch_size, some, self._dtype(activation_dtype))
+        dtype = self._dtype(activation_dtype)
+        stages, columns, some = self._plan(inputs, batch_size, threads, dtype)
+        return evaluate_inputs(stages, self.loss, inputs, targets, columns, some, dtype)
 
     def score(
         self,
@@ -188,9 +189,16 @@ class Predictor:
         dtype: np.dtype[Any] = F32_DTYPE,
     ) -> F32:
         inputs = self._inputs(X)
-        batch_size, threads = self._batching(batch_size, threads)
-        stages = self._stages(-(-inputs.n_samples // batch_size), threads)
-        return output_rows(stages, inputs, batch_size, threads, loss, dtype)
+        stages, columns, some = self._plan(inputs, batch_size, threads, dtype)
+        return output_rows(stages, inputs, columns, some, loss, dtype)
+
+    def _plan(
+        self, inputs: Inputs, batch_size: int, threads: int | None, dtype: np.dtype[Any]
+    ) -> tuple[Sequence[Stage], int, int]:
+        """Return what to run the samples through, how many at a time, and on how many threads."""
+        batch_size, some = self._batching(batch_size, threads)
+        columns = columns_at_once(self.sizes, min(batch_size, max(1, inputs.n_samples)), dtype)
+        return self._stages(-(-inputs.n_samples // columns), some), columns, some
 
     @property
     def _trained_activations(self) -> bool:

@@ -205,7 +205,9 @@ def summarize(title: str, layers: Sequence[SparseLayer]) -> Summary:
                 density=layer.density,
                 weights_bytes=layer.values.nbytes,
                 index_bytes=pattern.nbytes,
-                second_index_bytes=layer.nnz * (4 + offset_bytes) + (layer.n_out + 1) * offset_bytes,
+                second_index_bytes=0
+                if layer.storage == "lean"
+                else layer.nnz * (4 + offset_bytes) + (layer.n_out + 1) * offset_bytes,
                 bias_bytes=layer.bias.nbytes,
                 activation_bytes=sum(array.nbytes for array in layer.activation_parameters.values()),
             )

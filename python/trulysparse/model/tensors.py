@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -143,7 +144,7 @@ class TensorFile(Mapping[str, Array]):
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("rb", buffering=0)
         try:
-            self.metadata, self._places = self._read_header(path.stat().st_size)
+            self.metadata, self._places = self._read_header(os.fstat(self._file.fileno()).st_size)
         except BaseException:
             self.close()
             raise

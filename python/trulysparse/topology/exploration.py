@@ -48,6 +48,7 @@ class Exploration:
         """
         bias = np.zeros(pattern.n_out, dtype=np.float32)
         layer = SparseLayer(beside.index, pattern, _copy(values), bias, ("linear", 0.0), beside.initializer)
+        layer.store("lean")  # there is no forward pass over it
         return cls(layer, {name: _copy(array) for name, array in slots.items()})
 
     @property
@@ -57,9 +58,8 @@ class Exploration:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the pattern with its second index, the values and the optimizer state."""
-        arrays = [*self.layer.pattern.transposed, self.layer.values, self.layer.bias, *self.slots.values()]
-        return self.layer.pattern.nbytes + sum(array.nbytes for array in arrays)
+        """Bytes of the pattern, the values and the optimizer state."""
+        return self.layer.nbytes + sum(array.nbytes for array in self.slots.values())
 
 
 def _copy(array: F32) -> F32:

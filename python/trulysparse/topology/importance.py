@@ -133,6 +133,7 @@ class ImportancePruning(Configurable):
         """
         col_ptr, _, perm = layer.pattern.transpose(threads)
         strength = _kernels.incoming_strength(col_ptr, perm, layer.values, threads).astype(np.float64)
+        layer.prepare(threads)  # a layer that keeps no permutation lets go of this one
         threshold = float(np.percentile(np.concatenate([strength, np.zeros(removed)]), self.percentile))
         return threshold, strength <= threshold
 

@@ -30,7 +30,7 @@ WORKER_FILE_NAMES = "checkpoint.worker*.safetensors"
 
 
 # Arguments of a trainer that may change at a resume, because the result does not depend on them.
-OVERRIDES = ("threads", "callbacks", "checkpoint", "checkpoint_every", "progress")
+OVERRIDES = ("threads", "callbacks", "checkpoint", "checkpoint_every", "progress", "storage", "memory_budget")
 _SAMPLED_ROWS = 64
 
 
