@@ -97,6 +97,7 @@ def learning(runs: list[dict[str, Any]]) -> list[str]:
         "first loss",
         "mean of the last five",
         "biases alone",
+        "margin",
         "largest gradient, first layer",
     ]
     rows = [
