@@ -51,6 +51,22 @@ def beside(run: dict[str, Any], what: str) -> str:
     return f"{here:.2f}" + ("" if paper is None else f" / {paper:g} = 1:{paper / here:.1f}")
 
 
+def command(run: dict[str, Any]) -> str:
+    """Return the command that makes this run."""
+    plan, settings = run["plan"], dict(run["settings"])
+    options: dict[str, Any] = {
+        "epsilon": run["epsilon"],
+        "samples": run["samples"],
+        "test_samples": run["test_samples"],
+        "batch_size": run["batch"],
+        "steps": len(run["losses"]),
+        **{key: plan[key] for key in ("storage", "micro_batch", "activation_dtype")},
+        **settings,
+    }
+    written = [f"--{key.replace('_', '-')} {value}" for key, value in options.items() if value not in (None, "")]
+    return f"`trulysparse scale {run['network']} {' '.join(written)}`"
+
+
 def table_four(runs: list[dict[str, Any]]) -> list[str]:
     header = ["network", "how", "initialisation", "epoch", "evolution", "inference", "peak of steps, GiB", "planned"]
     rows = [
@@ -121,6 +137,7 @@ def main() -> None:
     learned = [run for run in runs if run["settings"]["lr_scale"] is not None]
     timed = [run for run in runs if run["settings"]["lr_scale"] is None]
     paper = sorted((run for run in timed if run["paper_minutes"]), key=lambda run: run["neurons"])
+    larger = [run for run in timed if not run["paper_minutes"]]
     first = runs[0]
     text = [
         "<!-- SPDX-License-Identifier: BSD-3-Clause -->",
@@ -138,9 +155,13 @@ def main() -> None:
         "",
         *table_four(paper),
         "",
+        *(f"- {command(run)}" for run in paper),
+        "",
         "## Beyond it",
         "",
-        *beyond([run for run in timed if not run["paper_minutes"]]),
+        *beyond(larger),
+        "",
+        *(f"- {command(run)}" for run in larger),
         "",
         "## Do they learn?",
         "",
@@ -149,6 +170,8 @@ def main() -> None:
         "The loss is that of each training batch, before its step.",
         "",
         *learning(learned),
+        "",
+        *(f"- {command(run)}" for run in learned),
     ]
     with replacing(RESULTS.with_suffix(".md")) as temporary:
         temporary.write_text("\n".join(text) + "\n", encoding="utf-8")

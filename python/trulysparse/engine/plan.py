@@ -541,7 +541,7 @@ def fit_to_budget(
 ) -> Fit:
     """Choose storage, micro-batch width and, if allowed, the dtype of activations so that a run fits `budget`.
 
-    Settings are tried from the fastest on: float32 before bfloat16, ``storages`` in their order, and narrow
+    Settings are tried one after the other: float32 before bfloat16, ``storages`` in their order, and narrow
     micro-batches first where a layer's activations are far larger than a cache, whole batches first where not. The
     choice is a function of the arguments alone, not of the machine, so a run keeps its bits wherever it goes; only how
     many samples are evaluated at a time, which changes no bit, is also limited by what the machine has left.
