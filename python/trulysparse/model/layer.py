@@ -226,10 +226,9 @@ class SparseLayer:
         if self._storage != "lean":
             return self.view, self._by_target
         p = self._pattern
-        csr = (p.n_in, p.n_out, p.row_ptr, p.col_idx)
-        col_ptr, row_idx, weights = _kernels.transpose_values(*csr, self._values, threads=threads)
-        view = _kernels.layer_view(*csr, col_ptr, row_idx, None, self._values, self._bias, trusted=True)
-        return view, weights
+        col_ptr, row_idx, weights = p.transpose_values(self._values, threads)
+        index = (p.row_ptr, p.col_idx, col_ptr, row_idx, None)
+        return _kernels.layer_view(p.n_in, p.n_out, *index, self._values, self._bias, trusted=True), weights
 
     def forward(self, x: Stored, y: Stored, threads: int) -> None:
         """Write ``f(x W + b)``, without dropout, of the activations x (n_in, ld) into y (n_out, ld)."""
@@ -250,8 +249,7 @@ class SparseLayer:
         """
         p = self._pattern
         if self._storage == "lean":
-            csr = (p.n_in, p.n_out, p.row_ptr, p.col_idx)
-            col_ptr, row_idx, weights = _kernels.transpose_values(*csr, self._values, threads=threads)
+            col_ptr, row_idx, weights = p.transpose_values(self._values, threads)
         elif self._storage == "fast" and not lasting:
             self.order_weights(threads)
             assert self._by_target is not None

@@ -132,6 +132,10 @@ class Pattern:
         assert permuted is not None
         return col_ptr, row_idx, permuted
 
+    def transpose_values(self, values: Array, threads: int | None = None) -> tuple[Array, Array, Array]:
+        """Return ``(col_ptr, row_idx, values)``: the second index, and `values` (float32, (nnz,)) in its order."""
+        return _kernels.transpose_values(*self._csr(), values, threads=threads)
+
     def second_index(self, threads: int | None = None) -> tuple[Array, Array]:
         """Return ``(col_ptr, row_idx)`` of `transposed`; the permutation is let go, or never kept."""
         col_ptr, row_idx, _ = self.transpose(threads) if self._transposed is None else self._transposed
