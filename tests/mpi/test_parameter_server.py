@@ -405,7 +405,7 @@ def test_resume_phase_one(run_mpi: Any, tmp_path: Path) -> None:
     program = f"""
 path = {str(tmp_path)!r} + "/checkpoint.safetensors"
 for transport in ("shared", "messages"):
-    for strategy, where, at in ((WASSP, 0, 7), (WASSP, 1, 6), (WASAP, 0, 5), (WASAP, 2, 4), (WASSP, 2, 9)):
+    for strategy, where, at in ((WASSP, 0, 7), (WASSP, 1, 6), (WASAP, 0, 5), (WASAP, 2, 2), (WASSP, 2, 9)):
         make = lambda **more: trainer(parallel=strategy(phase_two=0.3, transport=transport), **more)
         run, (step, epoch, phase) = stopped(make, path, where, at, 1)
         case = (transport, strategy, where, at, step, epoch)
@@ -497,7 +497,8 @@ def failure(make, *, on, at, phase, error=ValueError("no luck")):
     Worker._compute, Engine.train_batch = computing, training
     run = make(callbacks=[Fail()] if on == rank == 0 else [])
     try:
-        run.fit(X, y, epochs=6, validation=0.1)
+        # workers share phase one as they come: so long that each gets to its gradient on a busy machine
+        run.fit(X, y, epochs=6 if phase == 2 else 400, validation=0.1)
     except Exception as raised:
         said = f"{type(raised).__name__}: {raised}"
     else:
