@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PReLU and SReLU through the very step that trains: gradients, threads, micro-batches, decay, checkpoints."""
+"""PReLU, SReLU and All-ReLU's own slopes through the very step that trains: gradients, threads, micro-batches, decay, checkpoints."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ TRAINED = [
     ts.PReLU(),
     ts.PReLU(shared=True),
     ts.SReLU(left_threshold=(-0.6, 0.0), right_threshold=(-0.5, 0.8), right_slope=(-0.2, 1.2)),
+    ts.AllReLU("auto"),
 ]
-each_activation = pytest.mark.parametrize("activation", TRAINED, ids=["prelu", "shared", "srelu"])
+each_activation = pytest.mark.parametrize("activation", TRAINED, ids=["prelu", "shared", "srelu", "auto"])
 
 
 def _arrays(net: ts.SparseMLP) -> Arrays:
@@ -61,9 +62,12 @@ def _train(
 
 
 def _gradients(net: ts.SparseMLP, X: np.ndarray, y: np.ndarray, **more: Any) -> Arrays:
-    before = _copies(net)
-    _train(net, X, y, ts.SGD(lr=1.0, momentum=0.0), **more)
-    gradients = {name: before[name] - array for name, array in _arrays(net).items()}
+    before, lr = _copies(net), 0.125  # small enough for All-ReLU's slopes to stay within their bounds
+    _train(net, X, y, ts.SGD(lr=lr, momentum=0.0), **more)
+    gradients = {name: (before[name] - array) / lr for name, array in _arrays(net).items()}
+    if isinstance(net.activation, ts.AllReLU):  # moved by its gradient over the square root of the neurons
+        for layer in net.layers[:-1]:
+            gradients[f"layers.{layer.index}.activation.slope"] *= np.sqrt(layer.n_out)
     for name, array in _arrays(net).items():
         array[...] = before[name]
     return gradients
@@ -84,7 +88,7 @@ def test_gradients_of_everything_equal_finite_differences(activation: ts.model.A
     gradients = _gradients(net, X, y)
     here = _loss(net, X, y)
     rng = np.random.default_rng(1)
-    parameters = 1 if isinstance(activation, ts.PReLU) else 4
+    parameters = 4 if isinstance(activation, ts.SReLU) else 1
     assert sum("activation" in name for name in gradients) == 2 * parameters
     for name, array in _arrays(net).items():
         assert np.any(gradients[name])
