@@ -23,6 +23,7 @@ thread_local Scratch own;
 template <class Offset>
 void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
     const GradientSink& sink = a.sink;
+    if (a.below_slope_gradient && a.ld > 0) *a.below_slope_gradient = 0.0f;  // of no sources
     if (a.n_in == 0 || a.ld == 0 || (!a.dx && sink.mode == Mode::none)) return;
     const KernelTable& kernels = active_kernels();
     const Tiles tiles(a.ld, kernels.widest_tile);

@@ -461,8 +461,8 @@ class Engine:
                 sink=sink,
                 threads=threads,
             )
-            if slope is not None:
-                slope /= math.sqrt(below.n_out)
+            if slope is not None:  # a sum over neurons; of those that are dead, compaction may have removed some
+                slope /= math.sqrt(max(1, below.fed_neurons))
             if hidden.z is not None:
                 _kernels.trained_backward(
                     hidden.z,
@@ -558,15 +558,19 @@ class Engine:
 
     def _finish(self, fused: bool, lr: float) -> None:
         """Move what is trained in activations, and weights and biases where the backward pass did not."""
-        state, optimizer, threads = self.state, self.optimizer, self.threads
+        state, optimizer = self.state, self.optimizer
         if optimizer.clip_norm is not None:
             trained = [gradient for gradients in self._activation_gradients for gradient in gradients.values()]
             explored = [self._explored[i] for i, e in state.exploring.items() if e.nnz]
             self._clip([*self._gradients, *explored, *self._bias_gradients, *trained], optimizer.clip_norm)
         step = state.step + 1
-        if not fused and self._update_flat(lr, step):
-            self._hold_in_bounds()
-            return
+        if fused or not self._update_flat(lr, step):
+            self._update_separately(fused, lr, step)
+        self._hold_in_bounds()
+
+    def _update_separately(self, fused: bool, lr: float, step: int) -> None:
+        """Move what is trained in activations, and, unless the backward pass has, weights and biases layer by layer."""
+        state, optimizer, threads = self.state, self.optimizer, self.threads
         if not fused:
             self._update_layers(lr, step)
         for layer, slots, gradients in zip(
@@ -574,7 +578,6 @@ class Engine:
         ):
             for name, values in layer.activation_parameters.items():
                 optimizer.update(values, gradients[name], slots[name], lr=lr, step=step, threads=threads, decay=False)
-        self._hold_in_bounds()
 
     def _hold_in_bounds(self) -> None:
         """Put what is trained in activations back where a step has taken it beyond its bounds."""

@@ -35,7 +35,7 @@ _LEAST_SLOPE = 1 / 64
 
 
 class Activation(Configurable):
-    """Base of all activations. `PReLU`, `SReLU` and `AllReLU("auto")` have parameters that are trained with the weights."""
+    """Base of all activations. `PReLU`, `SReLU` and `AllReLU("auto")` train parameters along with the weights."""
 
     def resolve(self, hidden_number: int) -> tuple[str, float]:
         """Return what the kernels apply in one hidden layer.
@@ -149,7 +149,7 @@ class LeakyReLU(Activation):
 
 
 @ACTIVATIONS.register("all_relu")
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AllReLU(Activation):
     """Alternated left ReLU: x above zero; below, slope -alpha in hidden layers 1, 3..., +alpha in 2, 4...
 
@@ -158,9 +158,9 @@ class AllReLU(Activation):
 
     With ``alpha="auto"`` each hidden layer has a slope of its own, trained with the weights at almost no cost: its
     gradient is read off the stored activations in the backward pass that is made anyway. The optimizer moves the slopes
-    like biases, without weight decay, by their gradient divided by the square root of the layer's neurons. After each
-    step a slope is put back between 1/64 and 1 in size, with the sign that its layer has here, so the signs keep
-    alternating. `SparseMLP.summary` shows what was learned.
+    like biases, without weight decay, by their gradient divided by the square root of the number of neurons that have
+    incoming connections. After each step a slope is put back between 1/64 and 1 in size, with the sign that its layer
+    has above, so the signs keep alternating. `SparseMLP.summary` shows what was learned.
 
     Parameters
     ----------
@@ -192,6 +192,9 @@ class AllReLU(Activation):
                 f"start={self.start!r} of AllReLU is where a learned slope begins, but alpha={self.alpha!r} is fixed; "
                 "leave start out, or give alpha='auto'"
             )
+
+    def __repr__(self) -> str:
+        return f"AllReLU(alpha={self.alpha!r}" + (f", start={self.start!r})" if self.learned else ")")
 
     @property
     def learned(self) -> bool:

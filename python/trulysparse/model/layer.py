@@ -106,6 +106,7 @@ class SparseLayer:
             _check_values(f"activation_parameters[{name!r}]", array, length, "a target neuron")
         self._pattern, self._values, self._bias = pattern, values, bias
         self._activation_parameters = dict(activation_parameters)
+        self._fed: int | None = None
 
     @property
     def pattern(self) -> Pattern:
@@ -142,6 +143,13 @@ class SparseLayer:
     def fused_activation(self) -> tuple[str, float]:
         """What `_kernels.forward` applies; PReLU and SReLU follow in a pass of their own."""
         return LINEAR if self.activation_apart else self.activation
+
+    @property
+    def fed_neurons(self) -> int:
+        """Number of target neurons that have incoming connections; counted once for each pattern."""
+        if self._fed is None:
+            self._fed = int(np.count_nonzero(self._pattern.in_degree()))
+        return self._fed
 
     @property
     def n_in(self) -> int:
