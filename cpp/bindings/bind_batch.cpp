@@ -6,44 +6,9 @@ namespace trulysparse::bindings {
 
 namespace {
 
-// Calls f(Tag<T>) for the type of the samples, of which eight are allowed.
-template <class F>
-void with_sample_type(const py::array& array, const char* name, F&& f) {
-    bool found = false;
-    const auto attempt = [&](auto tag) {
-        using T = typename decltype(tag)::type;
-        if (found || !py::isinstance<py::array_t<T, 0>>(array)) return;
-        found = true;
-        f(tag);
-    };
-    attempt(Tag<float>{});
-    attempt(Tag<std::uint8_t>{});
-    attempt(Tag<double>{});
-    attempt(Tag<std::int64_t>{});
-    attempt(Tag<std::int32_t>{});
-    attempt(Tag<std::int16_t>{});
-    attempt(Tag<std::uint16_t>{});
-    attempt(Tag<std::int8_t>{});
-    if (!found)
-        throw py::type_error(std::string(name) +
-                             " must be float32, float64, int8, int16, int32, int64, uint8 or uint16, got " +
-                             describe(array) + "; convert it once, before training, with .astype(np.float32)");
-}
-
-Array1<const std::int64_t> check_rows(py::handle object, Size samples) {
-    const auto rows = array1<const std::int64_t>(object, "rows");
-    for (Size b = 0; b < rows.size; ++b)
-        if (rows.data[b] < 0 || rows.data[b] >= samples)
-            throw InvalidArgument("rows must be sample numbers between 0 and " + std::to_string(samples - 1) +
-                                  ", got " + std::to_string(rows.data[b]) + " at position " + std::to_string(b));
-    return rows;
-}
-
 void dense(py::handle X, py::handle rows, py::handle out, py::handle shift, py::handle factor, int threads) {
     check_threads(threads);
-    if (!py::isinstance<py::array>(X)) throw_not_array(X, "X", py::dtype::of<float>());
-    const auto array = py::reinterpret_borrow<py::array>(X);
-    if (array.ndim() != 2) throw_shape(X, "X", "(samples, features)");
+    const py::array array = sample_matrix(X, "X");
     const Index features = check_index(array.shape(1), "the number of features");
     const auto chosen = check_rows(rows, array.shape(0));
     const auto batch_out = activations<float>(out, "out", features);
@@ -54,16 +19,10 @@ void dense(py::handle X, py::handle rows, py::handle out, py::handle shift, py::
     const float* factors = optional1<const float>(factor, "factor", features).data;
     with_sample_type(array, "X", [&](auto tag) {
         using T = typename decltype(tag)::type;
-        const Size size = sizeof(T);
-        if (array.strides(0) % size != 0 || array.strides(1) % size != 0 ||
-            reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0)
-            throw InvalidArgument(
-                "X must lie in memory in whole elements (a field of a structured array does not); "
-                "copy it with np.array(X)");
+        const auto strides = whole_strides<T>(array, "X");
         unlocked([&] {
-            load_dense(static_cast<const T*>(array.data()), array.strides(0) / size, array.strides(1) / size,
-                       chosen.data, batch, features, shifts, factors, batch_out.data,
-                       static_cast<Index>(batch_out.cols), threads);
+            load_dense(static_cast<const T*>(array.data()), strides[0], strides[1], chosen.data, batch, features,
+                       shifts, factors, batch_out.data, static_cast<Index>(batch_out.cols), threads);
         });
     });
 }

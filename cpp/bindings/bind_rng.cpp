@@ -30,7 +30,8 @@ void bind_rng(py::module_& m) {
                                  {"split", Purpose::split},
                                  {"data", Purpose::data},
                                  {"user", Purpose::user},
-                                 {"worker", Purpose::worker}})
+                                 {"worker", Purpose::worker},
+                                 {"augment", Purpose::augment}})
         purposes[name] = static_cast<int>(purpose);
     m.attr("PURPOSES") = purposes;
 

@@ -71,6 +71,22 @@ Index check_batch(std::int64_t batch, Size ld, const char* ld_owner) {
     return static_cast<Index>(batch);
 }
 
+py::array sample_matrix(py::handle object, const char* name) {
+    if (!py::isinstance<py::array>(object)) throw_not_array(object, name, py::dtype::of<float>());
+    const auto array = py::reinterpret_borrow<py::array>(object);
+    if (array.ndim() != 2) throw_shape(object, name, "(samples, features)");
+    return array;
+}
+
+Array1<const std::int64_t> check_rows(py::handle object, Size samples) {
+    const auto rows = array1<const std::int64_t>(object, "rows");
+    for (Size b = 0; b < rows.size; ++b)
+        if (rows.data[b] < 0 || rows.data[b] >= samples)
+            throw InvalidArgument("rows must be sample numbers between 0 and " + std::to_string(samples - 1) +
+                                  ", got " + std::to_string(rows.data[b]) + " at position " + std::to_string(b));
+    return rows;
+}
+
 std::uint32_t check_threshold(std::int64_t threshold, const char* name) {
     if (threshold < 0 || threshold > 65535)
         throw InvalidArgument(std::string(name) + " must be between 0 (no dropout) and 65535, got " +

@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -202,6 +203,49 @@ auto with_offset(py::handle object, const char* name, F&& f) {
     throw_not_array(object, name, py::dtype("int32"));
 }
 
+// Calls f(Tag<T>) for the type of the samples, of which eight are allowed.
+template <class F>
+void with_sample_type(const py::array& array, const char* name, F&& f) {
+    bool found = false;
+    const auto attempt = [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        if (found || !py::isinstance<py::array_t<T, 0>>(array)) return;
+        found = true;
+        f(tag);
+    };
+    attempt(Tag<float>{});
+    attempt(Tag<std::uint8_t>{});
+    attempt(Tag<double>{});
+    attempt(Tag<std::int64_t>{});
+    attempt(Tag<std::int32_t>{});
+    attempt(Tag<std::int16_t>{});
+    attempt(Tag<std::uint16_t>{});
+    attempt(Tag<std::int8_t>{});
+    if (!found)
+        throw py::type_error(std::string(name) +
+                             " must be float32, float64, int8, int16, int32, int64, uint8 or uint16, got " +
+                             describe(array) + "; convert it once, before training, with .astype(np.float32)");
+}
+
+// A dense matrix of samples: of any type, with any strides.
+py::array sample_matrix(py::handle object, const char* name);
+
+// Strides of such a matrix in elements of type T.
+template <class T>
+std::array<std::int64_t, 2> whole_strides(const py::array& matrix, const char* name) {
+    const Size size = sizeof(T);
+    if (matrix.strides(0) % size != 0 || matrix.strides(1) % size != 0 ||
+        reinterpret_cast<std::uintptr_t>(matrix.data()) % alignof(T) != 0)
+        throw InvalidArgument(std::string(name) +
+                              " must lie in memory in whole elements (a field of a structured array does not); "
+                              "copy it with np.array(" +
+                              name + ")");
+    return {matrix.strides(0) / size, matrix.strides(1) / size};
+}
+
+// Numbers of rows, each below `samples`.
+Array1<const std::int64_t> check_rows(py::handle object, Size samples);
+
 // Sizes and ends of a pattern; its inside was validated when the pattern was made.
 template <class Offset>
 PatternView<Offset> pattern_view(std::int64_t n_in, std::int64_t n_out, py::handle row_ptr, py::handle col_idx,
@@ -264,6 +308,7 @@ auto unlocked(F&& f) {
 }
 
 void bind_artificial(py::module_& m);
+void bind_augment(py::module_& m);
 void bind_batch(py::module_& m);
 void bind_isa(py::module_& m);
 void bind_layer(py::module_& m);

@@ -26,6 +26,7 @@ PYBIND11_MODULE(_core, m) {
     bind_loss(m);
     bind_missing(m);
     bind_artificial(m);
+    bind_augment(m);
     bind_batch(m);
     bind_probe(m);
     bind_words(m);

@@ -6,7 +6,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .data import Dataset, artificial_classification, load_dataset, load_digits, make_classification
+    from .data import (
+        Dataset,
+        ImageAugmentation,
+        artificial_classification,
+        load_dataset,
+        load_digits,
+        make_classification,
+    )
     from .errors import (
         CheckpointError,
         ConfigError,
@@ -90,7 +97,14 @@ if TYPE_CHECKING:
 
 # Where each public name lives: imported at its first use, so that `import trulysparse` takes no time.
 _HOMES = {
-    "data": ("Dataset", "artificial_classification", "load_dataset", "load_digits", "make_classification"),
+    "data": (
+        "Dataset",
+        "ImageAugmentation",
+        "artificial_classification",
+        "load_dataset",
+        "load_digits",
+        "make_classification",
+    ),
     "errors": (
         "CheckpointError",
         "ConfigError",
@@ -223,6 +237,7 @@ __all__ = [
     "HeUniform",
     "History",
     "HotStart",
+    "ImageAugmentation",
     "ImportancePruning",
     "LambdaCallback",
     "LayerGradient",

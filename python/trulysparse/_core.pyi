@@ -40,6 +40,22 @@ def artificial_cluster(
     out: Floats,
     threads: int,
 ) -> None: ...
+def augment_images(
+    X: NDArray[np.generic],
+    rows: NDArray[np.int64],
+    out: Floats,
+    channels: int,
+    height: int,
+    width: int,
+    channels_last: bool,
+    rotation: float,
+    shift: float,
+    flip: bool,
+    nearest: bool,
+    seed: int,
+    step: int,
+    threads: int,
+) -> None: ...
 def validate_pattern(n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices) -> None: ...
 def transpose(
     n_in: int, n_out: int, row_ptr: Offsets, col_idx: Indices, threads: int

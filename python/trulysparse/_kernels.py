@@ -91,6 +91,7 @@ __all__ = [
     "artificial_integers",
     "artificial_noise",
     "artificial_uniform",
+    "augment_images",
     "available_isas",
     "average",
     "backward",
@@ -743,6 +744,66 @@ def artificial_cluster(
     """
     _core.artificial_cluster(
         seed, step, rows, first_row, mixing, centroid, combining, places, out, resolve_threads(threads)
+    )
+
+
+def augment_images(
+    X: NDArray[Any],
+    rows: NDArray[np.int64],
+    out: Floats,
+    channels: int,
+    height: int,
+    width: int,
+    *,
+    channels_last: bool,
+    rotation: float,
+    shift: float,
+    flip: bool,
+    nearest: bool,
+    seed: int,
+    step: int,
+    threads: int | None = None,
+) -> None:
+    """Turn, shift and mirror images at random: a function of (`seed`, `step`, row) for each.
+
+    Parameters
+    ----------
+    X : array (samples, channels * height * width)
+        Of any dtype that :func:`load_dense` takes, with any strides.
+    rows : int64 array (batch,)
+        Which samples.
+    out : float32 array (batch, channels * height * width)
+        Written to.
+    channels, height, width : int
+        Of an image.
+    channels_last : bool
+        Whether features are (height, width, channels), not (channels, height, width).
+    rotation, shift : float
+        Bounds of the angle in degrees, at most 180, and of the shifts as parts of height and width, at most 1.
+    flip : bool
+        Whether one in two is mirrored, left to right.
+    nearest : bool
+        Beyond the edges lie the pixels of the edge; False: zeros.
+    seed, step : int
+        What the changes are drawn from.
+    threads : int or None
+        Threads to use; the result is the same for any number.
+    """
+    _core.augment_images(
+        X,
+        rows,
+        out,
+        channels,
+        height,
+        width,
+        channels_last,
+        rotation,
+        shift,
+        flip,
+        nearest,
+        seed,
+        step,
+        resolve_threads(threads),
     )
 
 

@@ -24,6 +24,7 @@ PURPOSES = {
     "split": 7,
     "data": 8,
     "user": 9,
+    "augment": 11,
 }
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)

@@ -25,6 +25,7 @@ enum class Purpose : std::uint8_t {
     data = 8,           // artificial data
     user = 9,           // rules written by users
     worker = 10,        // seeds of the workers of a parallel run; index = worker
+    augment = 11,       // changes of training samples; step = training step, index = row of the data
 };
 
 struct Stream {

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trulysparse.data import Dataset, known_datasets, load_dataset
+from trulysparse.data import AUGMENTATIONS, Dataset, known_datasets, load_dataset
 from trulysparse.errors import ConfigError
 from trulysparse.model import ErdosRenyi, SparseMLP, small_dense
 from trulysparse.model.losses import get_loss
 from trulysparse.model.mlp import DEFAULT_EPSILON
-from trulysparse.model.registry import nearest
+from trulysparse.model.registry import Registry, nearest
 from trulysparse.optim import OPTIMIZERS
 from trulysparse.parallel import PARALLEL
 from trulysparse.topology import TOPOLOGIES, ImportancePruning
@@ -34,8 +34,8 @@ _OPTIONS = {key: f"--{key}" for key in ("out", "overwrite", "quiet", "resume", "
     "progress": "--quiet",
 }
 
-# What [optimizer], [topology] and [parallel] mean where they do not say a name, and settings that exclude each other.
-_NAMED = {"optimizer": "sgd", "topology": "set", "parallel": "wasap"}
+# What [optimizer], [topology]... mean where they do not say a name, and settings that exclude each other.
+_NAMED = {"optimizer": "sgd", "topology": "set", "parallel": "wasap", "augment": "image"}
 _EITHER = {"epsilon": "density", "density": "epsilon"}
 
 
@@ -49,11 +49,17 @@ def _table_keys(tables: Mapping[str, Table]) -> dict[str, list[str]]:
         "data": ["name", "data"],
         "model": ["hidden", "small_dense", *_arguments(SparseMLP)],
         "pruning": _arguments(ImportancePruning),
-        "trainer": _arguments(Trainer, "optimizer", "topology", "pruning", "parallel"),
+        "trainer": _arguments(Trainer, "optimizer", "topology", "pruning", "parallel", "augment"),
         "fit": _arguments(Trainer.fit),
         "early_stopping": _arguments(EarlyStopping),
     }
-    for table, registry in (("optimizer", OPTIMIZERS), ("topology", TOPOLOGIES), ("parallel", PARALLEL)):
+    registries: dict[str, Registry[Any]] = {
+        "optimizer": OPTIMIZERS,
+        "topology": TOPOLOGIES,
+        "parallel": PARALLEL,
+        "augment": AUGMENTATIONS,
+    }
+    for table, registry in registries.items():
         keys[table] = ["name", *registry.find(tables.get(table, {}).get("name", _NAMED[table])).config_keys()]
     return keys
 
@@ -67,7 +73,8 @@ class RunConfig:
         As read from a run file. Tables: ``data``, ``model`` (arguments of `SparseMLP`, with ``hidden`` for the sizes
         between input and output, and ``small_dense`` for the dense network of as many parameters), ``optimizer`` and
         ``topology`` (``name`` and its arguments), ``pruning``, ``parallel`` (as ``topology``; without it one process
-        trains), ``trainer``, ``fit``, ``early_stopping``.
+        trains), ``augment`` (as ``topology``; without it training samples stay as they are), ``trainer``, ``fit``,
+        ``early_stopping``.
 
     Raises
     ------
@@ -260,9 +267,9 @@ class RunConfig:
         return small_dense(sizes, density=density, threads=threads, **arguments)
 
     def trainer_arguments(self) -> dict[str, Any]:
-        """Return what [optimizer], [topology], [pruning] and [trainer] say, as arguments of `Trainer`."""
+        """Return what [trainer] and the tables of its parts say, as arguments of `Trainer`."""
         arguments: dict[str, Any] = dict(self.tables.get("trainer", {}))
-        for table in ("optimizer", "topology", "pruning", "parallel"):
+        for table in ("optimizer", "topology", "pruning", "parallel", "augment"):
             if table in self.tables:
                 default = {"name": _NAMED[table]} if table in _NAMED else {}
                 arguments[table] = default | self.tables[table]
@@ -286,6 +293,7 @@ class RunConfig:
             "topology": settings.pop("topology"),
             "pruning": {} if pruning is None else {k: v for k, v in pruning.items() if k != "name"},
             "parallel": settings.pop("parallel", {}),
+            "augment": settings.pop("augment", {}),
             "trainer": settings | {"checkpoint_every": trainer.checkpoint_every},
             "fit": self.tables.get("fit", {}) | {"epochs": trainer.epochs},
         }

@@ -58,6 +58,12 @@ def add_parser(commands: Any) -> None:
         metavar="SIZE",
         help="what network and activations may take, as 8GiB, data apart; chooses micro-batches and storage",
     )
+    parser.add_argument(
+        "--augment",
+        metavar="SHAPE",
+        type=_shape,
+        help="turn, shift and mirror training images at random; what shape a sample has as an image, as 3,32,32",
+    )
     parser.add_argument("--lr", type=float, metavar="X", help="learning rate")
     parser.add_argument(
         "--topology", metavar="NAME", help=f"how connections change: {', '.join(TOPOLOGIES.names())} (default: set)"
@@ -113,6 +119,13 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _shape(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers such as 3,32,32") from None
+
+
 class _Writer(Callback):
     """Keeps run.toml and history.csv in the run directory, which it touches only when data and settings have passed."""
 
@@ -162,6 +175,7 @@ def _configure(arguments: argparse.Namespace) -> RunConfig:
         ("parallel", "name"): arguments.parallel,
         ("parallel", "transport"): arguments.transport,
         ("optimizer", "lr"): arguments.lr,
+        ("augment", "shape"): arguments.augment,
     }
     for (table, key), value in flags.items():
         if value is not None:
@@ -222,6 +236,7 @@ def _refuse_with_resume(arguments: argparse.Namespace) -> None:
         "--batch-size": arguments.batch_size,
         "--memory": arguments.memory,
         "--lr": arguments.lr,
+        "--augment": arguments.augment,
         "--topology": arguments.topology,
         "--parallel": arguments.parallel,
         "--transport": arguments.transport,

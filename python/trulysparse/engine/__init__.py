@@ -14,7 +14,7 @@ from trulysparse.engine.plan import (
     plan_table,
 )
 from trulysparse.engine.run import Run
-from trulysparse.engine.samples import Samples
+from trulysparse.engine.samples import AugmentedInputs, Samples
 from trulysparse.engine.state import (
     NetworkSnapshot,
     TrainState,
@@ -26,6 +26,7 @@ from trulysparse.engine.state import (
 from trulysparse.engine.step import Engine
 
 __all__ = [
+    "AugmentedInputs",
     "Engine",
     "Evolution",
     "Fit",

@@ -213,6 +213,7 @@ def plan_memory(
     topology: Topology | None = None,
     dropout: float | Sequence[float] = 0.0,
     activation: Activation | str | Mapping[str, Any] = "relu",
+    augmented: bool = False,
     samples: int = 0,
     sample_bytes: int | None = None,
     evaluation: str = "frozen",
@@ -240,6 +241,8 @@ def plan_memory(
         None: nothing evolves.
     dropout, activation
         As in `SparseMLP`.
+    augmented
+        Whether samples are changed at random (`Trainer(augment=...)`).
     samples
         Samples held in memory, with a label of 8 bytes each.
     sample_bytes
@@ -300,6 +303,8 @@ def plan_memory(
     rows += _activation_rows(
         sizes, kind, trained, rates, row_length(width, stored_dtype(activation_dtype)), activation_dtype
     )
+    if augmented:
+        rows.append(MemoryRow("augmented samples", 4 * sizes[0] * (2 * batch_size + width), TRAINING))
     rows += _initialisation_rows(layers)
     if storage == "lean":
         rows.append(MemoryRow("a layer's second index", max(layer.passing for layer in layers), "step"))
@@ -431,6 +436,7 @@ def plan_network(
     activation_dtype: str = "float32",
     optimizer: Optimizer | None = None,
     topology: Topology | None = None,
+    augmented: bool = False,
     samples: int = 0,
     sample_bytes: int | None = None,
     evaluation: str = "frozen",
@@ -449,6 +455,7 @@ def plan_network(
         topology=topology,
         dropout=net.dropout,
         activation=net.activation,
+        augmented=augmented,
         samples=samples,
         sample_bytes=sample_bytes,
         evaluation=evaluation,
@@ -533,6 +540,7 @@ def fit_to_budget(
     topology: Topology | None = None,
     dropout: float | Sequence[float] = 0.0,
     activation: Activation | str | Mapping[str, Any] = "relu",
+    augmented: bool = False,
     samples: int = 0,
     sample_bytes: int | None = None,
     evaluation: str = "frozen",
@@ -550,7 +558,7 @@ def fit_to_budget(
     ----------
     budget
         Bytes, or a size such as "20GiB".
-    sizes, connections, batch_size, optimizer, topology, dropout, activation, samples, sample_bytes
+    sizes, connections, batch_size, optimizer, topology, dropout, activation, augmented, samples, sample_bytes
         As in `plan_memory`.
     evaluation, evaluate_in_float32
         As in `plan_memory`.
@@ -587,6 +595,7 @@ def fit_to_budget(
             topology=topology,
             dropout=dropout,
             activation=activation,
+            augmented=augmented,
             samples=samples,
             sample_bytes=sample_bytes,
             evaluation=evaluation,

@@ -353,7 +353,7 @@ class Engine:
         scale: float,
     ) -> tuple[float, int]:
         net, threads = self.net, self.threads
-        inputs.load(rows, space.inputs, threads)
+        inputs.load_training(rows, space.inputs, threads, seed=self.seed, step=self.state.step, column=column)
         x: Stored = space.inputs
         ordered: Sequence[Floats | None] = self._by_target or [None] * len(net.layers)
         for layer, threshold, hidden, copied in zip(net.layers, self._dropout, space.hidden, ordered, strict=False):

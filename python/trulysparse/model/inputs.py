@@ -179,6 +179,7 @@ class InputScaling:
         centred: bool | None = None,
         rows: npt.NDArray[np.int64] | None = None,
         where: str = "X",
+        common: bool = False,
     ) -> InputScaling:
         """Measure mean and (population) standard deviation of every feature, block by block in float64.
 
@@ -194,6 +195,9 @@ class InputScaling:
             Only these samples; None: all.
         where
             What to call `X` in messages.
+        common
+            One mean and one deviation for the values of all features together, as for the pixels of an image, whose
+            differences in spread then stay.
 
         Raises
         ------
@@ -211,6 +215,11 @@ class InputScaling:
         mean, variance, constant = (
             _sparse_moments(X if rows is None else X[rows]) if sparse else _dense_moments(X, rows)
         )
+        if common:
+            overall = mean.mean()
+            variance = np.full_like(variance, (variance + (mean - overall) ** 2).mean())
+            constant = np.full_like(constant, constant.all() and mean.min() == mean.max())
+            mean = np.full_like(mean, overall)
         deviation = np.sqrt(variance)
         constant |= (deviation < _F32_TINY) | (deviation > _F32_MAX)
         factor = np.divide(1.0, deviation, out=np.ones_like(deviation), where=~constant)
@@ -334,10 +343,29 @@ class Inputs:
         threads
             At least 1.
         """
-        shift = None if self.scaling is None else self.scaling.shift
-        factor = None if self.scaling is None else self.scaling.factor
         if self._sparse:
-            X = self.X
+            X, factor = self.X, None if self.scaling is None else self.scaling.factor
             _kernels.load_csr(X.data, X.indices, X.indptr, rows, self.n_features, out, factor, threads)
         else:
-            _kernels.load_dense(self.X, rows, out, shift, factor, threads)
+            self._load_dense(self.X, rows, out, threads)
+
+    def _load_dense(self, X: Array, rows: npt.NDArray[np.int64], out: F32, threads: int) -> None:
+        shift = None if self.scaling is None else self.scaling.shift
+        factor = None if self.scaling is None else self.scaling.factor
+        _kernels.load_dense(X, rows, out, shift, factor, threads)
+
+    def load_training(
+        self, rows: npt.NDArray[np.int64], out: F32, threads: int, *, seed: int, step: int, column: int = 0
+    ) -> None:
+        """Load samples to train on: as `load` does, unless samples are changed at random.
+
+        Parameters
+        ----------
+        rows, out, threads
+            As in `load`.
+        seed, step
+            What changes are drawn from: the seed and the training step.
+        column
+            Place of the first of these samples in the whole batch of the step.
+        """
+        self.load(rows, out, threads)

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse import _kernels
-from trulysparse.data import validation_split
+from trulysparse.data import Augmentation, get_augmentation, validation_split
 from trulysparse.engine import (
+    AugmentedInputs,
     Engine,
     Fit,
     NetworkSnapshot,
@@ -73,9 +74,15 @@ class Trainer:
         Threads for the kernels; default all cores of the process. The result is the same, bit for bit, for any number.
     seed : int
         Seed of data order, dropout and regrowth.
-    standardize : bool
+    standardize : bool or str
         Fit a scaling (zero mean, unit deviation; unit deviation only for sparse input) on the training data, unless
-        the network has one already, and keep it with the network, so that prediction takes raw features.
+        the network has one already, and keep it with the network, so that prediction takes raw features. True or
+        ``"features"``: each feature by its own mean and deviation; ``"global"``: all by one mean and one deviation, as
+        suits the pixels of images.
+    augment : Augmentation or mapping, optional
+        Change training samples at random, anew at every step, before they are standardised: ``ImageAugmentation(...)``.
+        Validation and prediction take samples as they are, and the scaling is fitted on them. In one process a thread
+        prepares the next batch while the present one trains; the result does not depend on it.
     micro_batch : int, optional
         Handle a batch in parts of this many samples (a multiple of 16): less memory, the same result up to rounding.
     activation_dtype : str
@@ -151,7 +158,8 @@ class Trainer:
         batch_size: int = 128,
         threads: int | None = None,
         seed: int = 0,
-        standardize: bool = True,
+        standardize: bool | str = True,
+        augment: Augmentation | Mapping[str, Any] | None = None,
         micro_batch: int | None = None,
         activation_dtype: str = "float32",
         memory_budget: int | str | None = None,
@@ -176,9 +184,10 @@ class Trainer:
         self.batch_size = check_integer(batch_size, "batch_size", low=1)
         self.threads = threads
         self.seed = check_seed(seed)
-        if not isinstance(standardize, bool | np.bool_):
-            raise ConfigError(f"standardize={standardize!r} is neither True nor False")
-        self.standardize = bool(standardize)
+        self.standardize = _check_standardize(standardize)
+        self.augment = get_augmentation(augment)
+        if self.augment is not None:
+            self.augment.check(net.sizes[0])
         self.validate_every = check_integer(validate_every, "validate_every", low=1)
         self.callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
         CallbackList(self.callbacks)  # checks them
@@ -261,6 +270,7 @@ class Trainer:
             topology=self.topology,
             dropout=net.dropout,
             activation=net.activation,
+            augmented=self.augment is not None,
         )
 
     @property
@@ -337,6 +347,7 @@ class Trainer:
                     self._epoch(data, epochs, callbacks, signals)
                 concluded = True
             finally:
+                data.close()
                 self.conclude(callbacks, save=concluded)
         return self.history
 
@@ -537,6 +548,7 @@ class Trainer:
             "batch_size": self.batch_size,
             "seed": self.seed,
             "standardize": self.standardize,
+            **({} if self.augment is None else {"augment": self.augment.to_config()}),
             "micro_batch": self.micro_batch,
             "activation_dtype": self.activation_dtype,
             "storage": self.storage,
@@ -585,9 +597,14 @@ class Trainer:
             pair = (X[held_rows], y[held_rows])
         scaling = net.scaling
         if scaling is None and (self.standardize if standardize is None else standardize):
-            scaling = InputScaling.fit(X, rows=rows)
+            scaling = InputScaling.fit(X, rows=rows, common=self.standardize == "global")
+        inputs = (
+            Inputs(X, size[0], scaling, "X")
+            if self.augment is None
+            else AugmentedInputs(X, size[0], scaling, self.augment, "X")
+        )
         samples = Samples(
-            Inputs(X, size[0], scaling, "X"),
+            inputs,
             targets,
             rows,
             None if pair is None else self._admit_validation(*pair, scaling),
@@ -618,6 +635,9 @@ class Trainer:
             rows = order[state.batch * size : (state.batch + 1) * size]
             progress = Progress(state.step, state.step / batches, batches, epochs)
             lr = self.optimizer.lr_at(progress)
+            if state.batch + 1 < batches:
+                following = order[(state.batch + 1) * size : (state.batch + 2) * size]
+                data.prepare(following, seed=self.seed, step=state.step + 1)
             loss = run.step(rows, progress, lr, told)
             if not math.isfinite(loss):
                 raise DivergenceError(
@@ -675,6 +695,17 @@ class Trainer:
         if self.checkpoint is not None:
             save_checkpoint(self, self.checkpoint)
         raise TrainingInterrupted(signals.received, None if self.checkpoint is None else str(self.checkpoint))
+
+
+def _check_standardize(standardize: object) -> bool | str:
+    """Return True for each feature by itself, "global" for all together, False for none."""
+    if isinstance(standardize, bool | np.bool_):
+        return bool(standardize)
+    if standardize not in ("features", "global"):
+        raise ConfigError(
+            f"standardize={standardize!r} is neither True (the same as 'features'), nor 'global', nor False"
+        )
+    return True if standardize == "features" else "global"
 
 
 def _scaling_tensors(scaling: InputScaling | None) -> dict[str, NDArray[Any]]:
