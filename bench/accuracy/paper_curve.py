@@ -19,7 +19,7 @@ import trulysparse as ts
 from trulysparse.bench import records
 from trulysparse.bench.machine import provenance, source_commit
 from trulysparse.cli.config import RunConfig
-from trulysparse.cli.presets import preset
+from trulysparse.reproduce.presets import preset
 
 RESULTS = Path(__file__).parents[1] / "results" / "paper_curve.jsonl"
 

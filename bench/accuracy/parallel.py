@@ -22,9 +22,9 @@ import grid
 
 import trulysparse as ts
 from trulysparse.cli.config import RunConfig
-from trulysparse.cli.presets import preset
 from trulysparse.parallel import PARALLEL
 from trulysparse.plot import learning_curves
+from trulysparse.reproduce.presets import preset
 
 RESULTS = grid.RESULTS / "parallel_accuracy.jsonl"
 PICTURE = grid.RESULTS / "parallel_curves.png"

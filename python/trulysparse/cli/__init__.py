@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command line: `trulysparse train | evaluate | info | compare | bench | scale`."""
+"""The command line: `trulysparse train | evaluate | info | compare | bench | scale | reproduce`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trulysparse.errors import TrulySparseError
 
 def _parser() -> argparse.ArgumentParser:
     from trulysparse import __version__
-    from trulysparse.cli import bench, compare, evaluate, info, scale, train
+    from trulysparse.cli import bench, compare, evaluate, info, reproduce, scale, train
 
     parser = argparse.ArgumentParser(
         prog="trulysparse",
@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"trulysparse {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, evaluate, info, compare, bench, scale):
+    for command in (train, evaluate, info, compare, bench, scale, reproduce):
         command.add_parser(commands)
     return parser
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from trulysparse._files import write_text
 from trulysparse.cli.config import RunConfig
-from trulysparse.cli.presets import parallel_preset, preset
 from trulysparse.data import Dataset
 from trulysparse.errors import ConfigError, DensityWarning
 from trulysparse.model import SparseMLP
 from trulysparse.parallel import PARALLEL, TRANSPORTS
 from trulysparse.parallel.world import World, check_launch
+from trulysparse.reproduce.presets import parallel_preset, preset
 from trulysparse.topology import TOPOLOGIES
 from trulysparse.trainer import Callback, EarlyStopping, History, Trainer, TrainingInterrupted
 from trulysparse.trainer.checkpoint import FILE_NAME as CHECKPOINT

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What `trulysparse train NAME` does when nothing else is said: the paper's settings, where the paper has any.
+"""What `trulysparse train NAME` and `reproduce` do when nothing else is said: the paper's settings, where it has any.
 
 "Truly Sparse Neural Networks at Scale", tables 1 and 7; all of them with momentum 0.9 and weight decay 2e-4 in the
 paper's form, dropout 0.3, SET 0.3. The networks for data that the paper does not use are our choice.
@@ -46,6 +46,16 @@ def _preset(
     return preset
 
 
+# the sampler is the one that gives the paper's number of connections
+_LEUKEMIA = _preset(
+    [27500, 27500],
+    10,
+    0.75,
+    "normal",
+    sampler="replacement",
+    optimizer={"lr": 0.005},
+    trainer={"batch_size": 5},
+)
 _PRESETS = {
     "digits": _preset(
         [256, 256],
@@ -62,6 +72,8 @@ _PRESETS = {
     "cifar10": _preset([4000, 1000, 4000], 20, 0.75, "he_uniform"),
     "madelon": _preset([400, 100, 400], 10, 0.5, "normal", sampler="replacement", trainer={"batch_size": 32}),
     "higgs": _preset([1000, 1000, 1000], 10, 0.05, "xavier", sampler="replacement"),
+    "leukemia": _LEUKEMIA,
+    "nakayama": _LEUKEMIA,
 }
 _DEFAULT = _preset([1000, 1000, 1000], 20, 0.6, "he_uniform", fit={"epochs": 100})
 

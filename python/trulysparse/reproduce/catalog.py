@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The tables by name."""
+
+from __future__ import annotations
+
+from trulysparse.errors import ConfigError
+from trulysparse.model.registry import nearest
+from trulysparse.reproduce.accuracy_tables import TABLE_2
+from trulysparse.reproduce.table import Table
+
+__all__ = ["TABLES", "find_table"]
+
+TABLES = {table.name: table for table in (TABLE_2,)}
+
+
+def find_table(name: str) -> Table:
+    """Return a table by name.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    if name not in TABLES:
+        raise ConfigError(f"unknown table {name!r}: known are {', '.join(TABLES)}{nearest(name, TABLES)}")
+    return TABLES[name]

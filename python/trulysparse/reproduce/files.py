@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What lies in the directory of a case."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trulysparse._files import write_text
+from trulysparse.errors import DataError
+from trulysparse.reproduce.cases import Case
+
+__all__ = ["CASE", "CHECKPOINT", "HISTORY", "LOG", "MODEL", "PROGRESS", "RESULT", "Place", "Progress", "read_json"]
+
+CASE, RESULT, MODEL, HISTORY = "case.json", "result.json", "model.safetensors", "history.csv"
+CHECKPOINT, PROGRESS, LOG, _LOCK = "checkpoint.safetensors", "progress.json", "log.txt", "lock"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a case is.
+
+    Attributes
+    ----------
+    epoch, epochs : int
+        Done, and of the whole run.
+    process : int
+        That to send signals to.
+    """
+
+    epoch: int
+    epochs: int
+    process: int
+
+
+class Place:
+    """The directory of one case.
+
+    Parameters
+    ----------
+    out : Path
+        Directory of all cases.
+    case : Case
+    """
+
+    def __init__(self, out: Path, case: Case) -> None:
+        self.case = case
+        self.directory = out / case.name
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return (self.directory / RESULT).is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return (self.directory / CHECKPOINT).is_file()
+
+    def result(self) -> dict[str, Any]:
+        """Return the result."""
+        return read_json(self.directory / RESULT)
+
+    def progress(self) -> Progress | None:
+        """Return how far it is, None if nothing is known."""
+        try:
+            return Progress(**read_json(self.directory / PROGRESS))
+        except (DataError, TypeError):
+            return None
+
+    def prepare(self) -> Path:
+        """Make the directory, write down the case, return its file."""
+        file = self.directory / CASE
+        if not file.is_file():
+            write_text(file, json.dumps(self.case.to_json(), indent=1) + "\n")
+        return file
+
+    @property
+    def taken(self) -> bool:
+        """Whether some process works on it."""
+        if not self.directory.is_dir():
+            return False
+        with held(self.directory) as mine:
+            return not mine
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[bool]:
+    """Keep a directory for this process; yields False if another one has it. It is free again however this one ends."""
+    with (directory / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = True
+        except BlockingIOError:
+            mine = False
+        yield mine
+
+
+class ProgressFile:
+    """Writes down how far a case is, once a second at most."""
+
+    def __init__(self, directory: Path, epochs: int, process: int) -> None:
+        self._file, self._epochs, self._process = directory / PROGRESS, epochs, process
+        self._last = 0.0
+
+    def __call__(self, epoch: int) -> None:
+        """Say that so many epochs are done."""
+        if time.monotonic() - self._last >= 1.0:
+            self._last = time.monotonic()
+            write_text(self._file, json.dumps({"epoch": epoch, "epochs": self._epochs, "process": self._process}))
+
+    def remove(self) -> None:
+        """Leave nothing behind."""
+        self._file.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON ({error}); remove it to make it anew") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds {type(found).__name__}, not a JSON object; remove it to make it anew")
+    return found

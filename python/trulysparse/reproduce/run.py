@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`python -m trulysparse.reproduce.run CASE.json`: one case in a process of its own (under mpiexec: in several).
+
+The result lands beside the case's file. A run that was interrupted goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trulysparse._files import write_text
+from trulysparse.bench.machine import Neighbours, provenance
+from trulysparse.data import Dataset
+from trulysparse.errors import ConfigError, DensityWarning, DivergenceError
+from trulysparse.model import SparseMLP
+from trulysparse.parallel import PARALLEL
+from trulysparse.parallel.world import World, check_launch, end_all, launched_rank
+from trulysparse.reproduce.cases import Case
+from trulysparse.reproduce.datasets import load
+from trulysparse.reproduce.files import CHECKPOINT, HISTORY, MODEL, RESULT, ProgressFile, held, read_json
+from trulysparse.reproduce.measure import Measure, curves
+from trulysparse.trainer import Trainer, TrainingInterrupted
+
+__all__ = ["main", "run_case"]
+
+_EPOCHS_BETWEEN_CHECKPOINTS = 25
+
+
+def run_case(case: Case, directory: Path, data: Dataset, *, threads: int | None, facts: dict[str, Any]) -> None:
+    """Train as a case says, and write result, network and history to its directory.
+
+    Parameters
+    ----------
+    case : Case
+    directory : Path
+    data : Dataset
+        With a test part.
+    threads : int or None
+    facts : dict
+        What else the result shall hold.
+    """
+    settings = case.settings
+    parallel = _strategy(case)
+    main = parallel is None or check_launch(parallel["name"], PARALLEL.get(parallel).minimum) == 0
+    progress = ProgressFile(directory, case.epochs, os.getpid())
+    measure = Measure(data, report=progress, minutes=settings.get("stop", {}).get("minutes"))
+
+    def prepare() -> Trainer:
+        own: dict[str, Any] = {
+            "threads": threads,
+            "callbacks": [measure] if main else [],
+            "checkpoint": directory / CHECKPOINT,
+            "checkpoint_every": _EPOCHS_BETWEEN_CHECKPOINTS,
+            "progress": False,
+        }
+        if (directory / CHECKPOINT).is_file():
+            return Trainer.resume(directory / CHECKPOINT, outline=not main, **own)
+        net = _network(case, data, threads)
+        return Trainer(net, **own, **_arguments(case, parallel))
+
+    if parallel is None:
+        trainer = prepare()
+    else:
+        world = World.open(parallel["name"], 1)
+        with world.together("preparing the run"):
+            trainer = prepare()
+        world.close()
+    neighbours = Neighbours()
+    if main:
+        progress(trainer.state.epoch)
+    start = _connections_at_start(trainer)
+    diverged = None
+    try:
+        trainer.fit(data.X_train, data.y_train, epochs=case.epochs, validation=(data.X_test, data.y_test))
+    except DivergenceError as error:
+        diverged = str(error)
+    except TrainingInterrupted:
+        if not trainer.finished:  # a signal in the last step came too late to stop anything
+            raise
+    if not main:
+        return
+    trainer.net.save(directory / MODEL)
+    trainer.history.to_csv(directory / HISTORY)
+    found = curves(trainer.history, measure)
+    write_text(
+        directory / RESULT,
+        json.dumps(
+            {
+                "case": case.to_json(),
+                "resolved": {"model": trainer.net.to_config(), "trainer": trainer.to_config()},
+                "data": {
+                    "n_train": data.n_train,
+                    "n_test": data.n_test,
+                    "n_features": data.n_features,
+                    "n_classes": data.n_classes,
+                    "fingerprint": trainer.data_fingerprint,
+                },
+                "connections_start": start,
+                "connections_end": trainer.net.connections,
+                "biases": sum(layer.n_out for layer in trainer.net.layers),
+                "epochs": len(trainer.history),
+                "stop_reason": trainer.stop_reason,
+                "diverged": diverged,
+                "wall_minutes": measure.wall_seconds / 60,
+                "cpu_minutes": measure.cpu_seconds / 60,
+                "peak_bytes": measure.peak,
+                "threads": trainer.threads,
+                "other_cores_busy": neighbours.cores(),
+                **({} if trainer.parallel_report is None else {"parallel": trainer.parallel_report.to_dict()}),
+                **facts,
+                **provenance(),
+                "curves": found,
+            }
+        )
+        + "\n",
+    )
+    (directory / CHECKPOINT).unlink(missing_ok=True)
+    progress.remove()
+
+
+def _strategy(case: Case) -> dict[str, Any] | None:
+    """Return the arguments of the parallel strategy, None for one process."""
+    table = dict(case.settings.get("parallel", {}))
+    table.pop("workers", None)
+    return {"broadcast": False, **table} if table else None
+
+
+def _arguments(case: Case, parallel: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the settings as arguments of `Trainer`."""
+    settings = case.settings
+    arguments: dict[str, Any] = {key: settings[key] for key in ("optimizer", "topology", "pruning") if key in settings}
+    arguments |= settings["trainer"] | {"seed": case.seed}
+    if parallel is not None:
+        arguments["parallel"] = parallel
+    if "augment" in settings:
+        if "augment" not in inspect.signature(Trainer).parameters:
+            raise ConfigError(f"{case.label} wants augmented images, which this version of trulysparse does not make")
+        arguments["augment"] = settings["augment"]
+    return arguments
+
+
+def _network(case: Case, data: Dataset, threads: int | None) -> SparseMLP:
+    if data.n_classes is None:
+        raise ConfigError(f"{case.dataset} has no classes, but the paper's tables are of classifications")
+    table = dict(case.settings["model"])
+    sizes = (data.n_features, *table.pop("hidden"), data.n_classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DensityWarning)  # the paper's output layers are full, and so are dense rows
+        return SparseMLP(sizes, seed=case.seed, threads=threads, **table)
+
+
+def _connections_at_start(trainer: Trainer) -> int:
+    """Return the connections before the first epoch; of a run that goes on, as its first row says."""
+    rows = trainer.history.rows
+    return int(rows[0]["connections"] or 0) if rows else trainer.net.connections
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one case; 0 is success, 3 that another process works on it, 143 that a signal ended it."""
+    parser = argparse.ArgumentParser(
+        prog="trulysparse.reproduce.run", description="Run one case of the paper's tables."
+    )
+    parser.add_argument("case", type=Path, metavar="CASE.json")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="the data set (digits need none)")
+    parser.add_argument("--threads", type=int, metavar="N")
+    parser.add_argument("--facts", type=json.loads, default={}, metavar="JSON", help="what else the result shall hold")
+    arguments = parser.parse_args(argv)
+    directory = arguments.case.parent
+    first = (launched_rank() or 0) == 0
+    try:
+        case = Case.from_json(read_json(arguments.case))
+        data = load(case.dataset, arguments.data)
+        if not first:
+            run_case(case, directory, data, threads=arguments.threads, facts=arguments.facts)
+            return 0
+        with held(directory) as mine:
+            if not mine:
+                print(f"{directory}: another process works on this case", file=sys.stderr)
+                end_all(3)
+                return 3
+            run_case(case, directory, data, threads=arguments.threads, facts=arguments.facts)
+    except TrainingInterrupted as stop:
+        print(stop, file=sys.stderr)
+        return 128 + stop.signal
+    except Exception:
+        traceback.print_exc()
+        end_all(1)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the runs of one case came to, over its seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Accuracy", "Spread", "Summary", "accuracy_of", "summarize"]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Test accuracy of one run, three ways; in [0, 1].
+
+    Attributes
+    ----------
+    best : float
+        Of the best epoch, which is chosen on the test part: what the paper reports.
+    last : float
+        Of the last epoch.
+    selected : float
+        The epoch is chosen on one half of the test part and judged on the other, both ways, and averaged: no sample
+        chooses the epoch that it judges, and none is taken from training.
+    best_epoch : int
+    """
+
+    best: float
+    last: float
+    selected: float
+    best_epoch: int
+
+
+def accuracy_of(curves: Mapping[str, Sequence[Any]]) -> Accuracy | None:
+    """Return the accuracies of a run; None if none was measured.
+
+    Epochs count in which the network of the run was measured; not those of a parallel run's local phase, in which
+    every worker has one of its own. Of equal epochs the first is chosen.
+    """
+    rows = [
+        row
+        for row in zip(
+            curves["epoch"],
+            curves["test_accuracy"],
+            curves["first_half_accuracy"],
+            curves["second_half_accuracy"],
+            strict=True,
+        )
+        if None not in row
+    ]
+    if not rows:
+        return None
+    best = max(rows, key=lambda row: row[1])
+    by_first, by_second = max(rows, key=lambda row: row[2]), max(rows, key=lambda row: row[3])
+    return Accuracy(best[1], rows[-1][1], (by_first[3] + by_second[2]) / 2, int(best[0]))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (of the sample; 0 of one value)."""
+
+    mean: float
+    deviation: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Return the spread of at least one value."""
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+
+    def percent(self) -> str:
+        """Return it in percent: ``91.38 ± 0.12``, without the deviation of one value."""
+        mean = f"{100 * self.mean:.2f}"
+        return mean if self.count == 1 else f"{mean} ± {100 * self.deviation:.2f}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What some runs, one a seed, came to.
+
+    Attributes
+    ----------
+    seeds : tuple of int
+    diverged : tuple of int
+        Seeds of those whose loss stopped being finite; they are in no mean.
+    best, last, selected : Spread or None
+        Accuracies, see `Accuracy`; None if nothing was measured.
+    start, end : float
+        Mean connections.
+    minutes : Spread
+        Wall clock.
+    seconds_per_epoch : float
+        Mean of training, evolution and evaluation.
+    peak_mb : float
+        Most memory that the process (rank 0 of a parallel run) had, in 10^6 bytes; the largest of the runs.
+    epochs : tuple of int
+        Fewest and most epochs.
+    """
+
+    seeds: tuple[int, ...]
+    diverged: tuple[int, ...]
+    best: Spread | None
+    last: Spread | None
+    selected: Spread | None
+    start: float
+    end: float
+    minutes: Spread
+    seconds_per_epoch: float
+    peak_mb: float
+    epochs: tuple[int, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-able values."""
+        spreads = {
+            key: None if value is None else {"mean": value.mean, "deviation": value.deviation, "count": value.count}
+            for key, value in (
+                ("best", self.best),
+                ("last", self.last),
+                ("selected", self.selected),
+                ("minutes", self.minutes),
+            )
+        }
+        return {
+            "seeds": list(self.seeds),
+            "diverged": list(self.diverged),
+            **spreads,
+            "connections_start": self.start,
+            "connections_end": self.end,
+            "seconds_per_epoch": self.seconds_per_epoch,
+            "peak_mb": self.peak_mb,
+            "epochs": list(self.epochs),
+        }
+
+
+def summarize(results: Sequence[Mapping[str, Any]]) -> Summary:
+    """Sum up results of cases that differ in their seed, at least one."""
+    seeds = [result["case"]["seed"] for result in results]
+    measured = [accuracy_of(result["curves"]) for result in results if not result["diverged"]]
+    accuracies = [a for a in measured if a is not None]
+    counts = [result["epochs"] for result in results]
+    seconds = [
+        math.fsum(sum(result["curves"][f"{part}_seconds"]) for part in ("train", "evaluate", "evolve"))
+        for result in results
+    ]
+
+    def spread(kind: str) -> Spread | None:
+        return Spread.of([getattr(a, kind) for a in accuracies]) if accuracies else None
+
+    return Summary(
+        tuple(sorted(seeds)),
+        tuple(sorted(s for s, result in zip(seeds, results, strict=True) if result["diverged"])),
+        spread("best"),
+        spread("last"),
+        spread("selected"),
+        statistics.fmean(result["connections_start"] for result in results),
+        statistics.fmean(result["connections_end"] for result in results),
+        Spread.of([result["wall_minutes"] for result in results]),
+        sum(seconds) / sum(counts) if sum(counts) else 0.0,
+        max(result["peak_bytes"] for result in results) / 1e6,
+        (min(counts), max(counts)),
+    )
