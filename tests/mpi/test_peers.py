@@ -116,7 +116,7 @@ for name, settings in cases.items():
 if me == 0:
     print("compared", compared)
 """
-    assert run_mpi(4, START + RULES + program).stdout.split() == ["compared", "9"]
+    assert run_mpi(4, START + RULES + program).stdout.split() == ["compared", "10"]
 
 
 @pytest.mark.parametrize("name", ["AllReduce", "Decentralized"])

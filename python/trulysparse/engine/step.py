@@ -584,7 +584,7 @@ class Engine:
         for layer in self.net.layers[:-1]:
             for name, (low, high) in self.net.activation.parameter_bounds(layer.index + 1).items():
                 values = layer.activation_parameters[name]
-                np.clip(values, low, high, out=values)
+                np.minimum(np.maximum(values, low, out=values), high, out=values)
 
     def _update_layers(self, lr: float, step: int) -> None:
         """Move the weights and biases of all layers by their gradient arrays."""
