@@ -15,6 +15,7 @@ import scipy.sparse
 
 import trulysparse as ts
 from trulysparse import _kernels
+from trulysparse.data import validation_split
 from trulysparse.engine import AugmentedInputs, Samples, plan_memory
 from trulysparse.errors import ConfigError, DataError, ShapeError
 from trulysparse.model import InputScaling
@@ -85,6 +86,22 @@ def test_training_batches_are_augmented_then_standardised() -> None:
     assert not out[:, 4:].any()
 
 
+def test_the_scaling_is_fitted_on_augmented_samples() -> None:
+    X, y = _data()
+    trainer = _trainer()
+    trainer.fit(X, y, epochs=0)
+    scaling = trainer.net.scaling
+    assert scaling is not None and scaling != InputScaling.fit(X)
+    seen = AUGMENT.apply(X, seed=trainer.seed, step=0)
+    seen = (seen.astype(np.float64) - scaling.shift) * scaling.factor
+    np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(seen.std(axis=0), 1, atol=1e-5)
+    held = _trainer(seed=3)
+    held.fit(X, y, epochs=0, validation=0.25)
+    rows = validation_split(len(X), 0.25, 3)[0]
+    assert held.net.scaling == InputScaling.fit(AUGMENT.apply(X, rows, seed=3, step=0))
+
+
 def test_validation_and_prediction_are_never_augmented() -> None:
     X, y = _data()
     trainer, plain = _trainer(), _trainer(augment=None)
@@ -93,7 +110,6 @@ def test_validation_and_prediction_are_never_augmented() -> None:
     assert _bits(trainer.net) != _bits(plain.net)
     found = trainer.net.evaluate(X[:50], y[:50], threads=2)
     assert history.val_loss[-1] == found.loss and history.val_accuracy[-1] == found.accuracy
-    assert trainer.net.scaling == plain.net.scaling == InputScaling.fit(X)
     again = AugmentedInputs(X, 192, trainer.net.scaling, AUGMENT)
     out, raw = _kernels.aligned_zeros((192, 16)), _kernels.aligned_zeros((192, 16))
     again.load(np.arange(16), out, 1)

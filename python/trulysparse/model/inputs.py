@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,7 @@ class InputScaling:
         rows: npt.NDArray[np.int64] | None = None,
         where: str = "X",
         common: bool = False,
+        changed: Callable[[npt.NDArray[np.int64]], Array] | None = None,
     ) -> InputScaling:
         """Measure mean and (population) standard deviation of every feature, block by block in float64.
 
@@ -198,6 +200,8 @@ class InputScaling:
         common
             One mean and one deviation for the values of all features together, as for the pixels of an image, whose
             differences in spread then stay.
+        changed
+            Returns the samples of some rows as training will see them, where that is not as they stand in `X`.
 
         Raises
         ------
@@ -213,7 +217,7 @@ class InputScaling:
                 f"{where}.toarray()"
             )
         mean, variance, constant = (
-            _sparse_moments(X if rows is None else X[rows]) if sparse else _dense_moments(X, rows)
+            _sparse_moments(X if rows is None else X[rows]) if sparse else _dense_moments(X, rows, changed)
         )
         if common:
             overall = mean.mean()
@@ -227,13 +231,22 @@ class InputScaling:
         return cls(shift, factor)
 
 
-def _dense_moments(X: Array, chosen: npt.NDArray[np.int64] | None = None) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+def _dense_moments(
+    X: Array,
+    chosen: npt.NDArray[np.int64] | None = None,
+    changed: Callable[[npt.NDArray[np.int64]], Array] | None = None,
+) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     n_features, rows = X.shape[1], _rows_a_block(X)
+    if changed is not None and chosen is None:
+        chosen = np.arange(len(X))
     seen, mean, squares = 0, np.zeros(n_features), np.zeros(n_features)
     low, high = np.full(n_features, np.inf), np.full(n_features, -np.inf)
     for start in range(0, len(X) if chosen is None else chosen.size, rows):
-        some = slice(start, start + rows) if chosen is None else chosen[start : start + rows]
-        block = X[some].astype(np.float64)
+        if chosen is None:
+            block = X[start : start + rows].astype(np.float64)
+        else:
+            some = chosen[start : start + rows]
+            block = (X[some] if changed is None else changed(some)).astype(np.float64)
         low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
         block_mean = block.mean(axis=0)
         block -= block_mean

@@ -81,8 +81,8 @@ class Trainer:
         suits the pixels of images.
     augment : Augmentation or mapping, optional
         Change training samples at random, anew at every step, before they are standardised: ``ImageAugmentation(...)``.
-        Validation and prediction take samples as they are, and the scaling is fitted on them. In one process a thread
-        prepares the next batch while the present one trains; the result does not depend on it.
+        Validation and prediction take samples as they are; the scaling is fitted on changed ones. In one process a
+        thread prepares the next batch while the present one trains; the result does not depend on it.
     micro_batch : int, optional
         Handle a batch in parts of this many samples (a multiple of 16): less memory, the same result up to rounding.
     activation_dtype : str
@@ -571,6 +571,22 @@ class Trainer:
             "by another trainer); make a new Trainer(net, ...) to go on with the network as it is now"
         )
 
+    def _fit_scaling(self, X: Any, rows: NDArray[np.int64] | None) -> InputScaling:
+        """Return the scaling of the training samples, augmented as training will see them.
+
+        A border pixel that is nearly always the same would else be scaled for itself, and its neighbours' values with
+        it once an image is shifted or mirrored.
+        """
+        common, augment = self.standardize == "global", self.augment
+        if augment is None or hasattr(X, "tocsr"):  # which is refused where the samples are admitted
+            return InputScaling.fit(X, rows=rows, common=common)
+        augment.check(self.net.sizes[0])
+
+        def changed(some: NDArray[np.int64]) -> NDArray[Any]:
+            return augment.apply(X, some, seed=self.seed, step=0, threads=self.threads)
+
+        return InputScaling.fit(X, rows=rows, common=common, changed=changed)
+
     def _admit(self, X: Any, y: Any, validation: Validation, *, standardize: bool | None = None) -> Samples:
         """Check the data, hold back a validation part if asked, fit the scaling if none is there and one is wanted."""
         net, size = self.net, self.net.sizes
@@ -597,7 +613,7 @@ class Trainer:
             pair = (X[held_rows], y[held_rows])
         scaling = net.scaling
         if scaling is None and (self.standardize if standardize is None else standardize):
-            scaling = InputScaling.fit(X, rows=rows, common=self.standardize == "global")
+            scaling = self._fit_scaling(X, rows)
         inputs = (
             Inputs(X, size[0], scaling, "X")
             if self.augment is None
