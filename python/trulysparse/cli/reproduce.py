@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    """Check the numbers."""
+    """Check the numbers and places."""
     from trulysparse.reproduce.cases import PAPER_EPOCHS
     from trulysparse.reproduce.table import Options
 
@@ -99,6 +99,9 @@ def _options(arguments: argparse.Namespace) -> Options:
         value = getattr(arguments, name)
         if value is not None and not value >= least:
             raise ConfigError(f"--{name.replace('_', '-')} {value}: give at least {least}")
+    for place in arguments.data:
+        if not place.exists():
+            raise ConfigError(f"--data {place}: there is no such directory or file; it is where NAME.npz are")
     return Options(
         places=tuple(arguments.data),
         out=arguments.out,
