@@ -139,6 +139,8 @@ def test_the_command_trains_prints_and_writes(tmp_path: Path, capsys: pytest.Cap
         (["table2", "--jobs", "0"], "--jobs 0: give at least 1"),
         (["table3", "--workers", "0"], "--workers 0: give at least 1"),
         (["table2", "--dense-minutes", "-1"], "--dense-minutes -1.0: give at least 0"),
+        (["table2", "--set", "optimizer.lr"], "is not TABLE.KEY=VALUE"),
+        (["table2", "--set", "optimiser.lr=1"], "did you mean 'optimizer'"),
         (["table2", "--data", "no/such/place"], "there is no such directory"),
     ],
 )

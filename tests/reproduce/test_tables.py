@@ -109,7 +109,7 @@ def test_table_5_has_the_grid_of_slopes_and_the_automatic_one(options: Options) 
     assert [row.paper.accuracy for row in rows[:11]] == [TABLE5[slope].accuracy for slope in sorted(TABLE5)]
     assert rows[11].cells == ("All-ReLU (automatic)",)
     try:
-        get_activation({"name": "all_relu", "alpha": "auto"})
+        get_activation({"name": "all_relu", "alpha": "auto", "start": 0.5})
     except ConfigError:
         assert rows[11].case is None and "does not know" in rows[11].why
     else:
@@ -147,6 +147,27 @@ def test_a_table_shows_all_seeds_there_are_beside_the_paper(options: Options, ke
     assert "as many epochs as 5 minutes allow" in text
     ours = data["rows"][0]["ours"]
     assert ours["best"] == pytest.approx({"mean": 0.75, "deviation": 0.05, "count": 3}) and ours["seeds"] == [0, 1, 2]
+
+
+def test_minutes_of_all_rows_are_added_where_all_are_there(options: Options, keep: Keep) -> None:
+    of_madelon = Options(places=options.places, out=options.out, datasets=("madelon",))
+    for activation in (None, RELU):
+        for pruning in (False, True):
+            text, _ = _render("table2", of_madelon)
+            assert "one after the other" not in text
+            keep(make_case("madelon", activation=activation, pruning=pruning), [0.6])
+    text, _ = _render("table2", of_madelon)
+    assert "Madelon: one seed of all 4 rows, one after the other, takes 6.0 minutes; the paper's 14." in text
+
+
+def test_changed_settings_are_runs_of_their_own_and_said(options: Options, keep: Keep) -> None:
+    keep(make_case("madelon"), [0.6])
+    changed = Options(
+        places=options.places, out=options.out, datasets=("madelon",), changes={"trainer.standardize": "global"}
+    )
+    text, _ = _render("table2", changed)
+    assert text.count("not run yet") == 4
+    assert "- Settings other than the paper's: trainer.standardize = 'global'." in text
 
 
 def test_what_differs_from_the_paper_is_said(options: Options, keep: Keep) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,14 @@ def add_parser(commands: Any) -> None:
         help="train the dense rows of table2 too, for M minutes each (default: 0, not at all)",
     )
     add("--no-augment", action="store_true", help="never change images at random, as the paper does with CIFAR-10")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="TABLE.KEY=VALUE",
+        dest="settings",
+        help="train all rows with another setting than the paper's, e.g. --set optimizer.lr=0.02",
+    )
     add("--report", action="store_true", help="run nothing, print what the results say")
     add("--list", action="store_true", help="run nothing, list the runs and how far they are")
     add("--json", type=Path, metavar="FILE", help="write the table to FILE as JSON, too")
@@ -92,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _options(arguments: argparse.Namespace) -> Options:
     """Check the numbers and places."""
-    from trulysparse.reproduce.cases import PAPER_EPOCHS
+    from trulysparse.reproduce.cases import PAPER_EPOCHS, check_change
     from trulysparse.reproduce.table import Options
 
     for name, least in (("seeds", 1), ("epochs", 1), ("jobs", 1), ("workers", 1), ("dense_minutes", 0)):
@@ -102,6 +111,9 @@ def _options(arguments: argparse.Namespace) -> Options:
     for place in arguments.data:
         if not place.exists():
             raise ConfigError(f"--data {place}: there is no such directory or file; it is where NAME.npz are")
+    changes = dict(map(_change, arguments.settings))
+    for key in changes:
+        check_change(key)
     return Options(
         places=tuple(arguments.data),
         out=arguments.out,
@@ -111,4 +123,16 @@ def _options(arguments: argparse.Namespace) -> Options:
         workers=arguments.workers,
         dense_minutes=arguments.dense_minutes,
         augment=not arguments.no_augment,
+        changes=changes,
     )
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """Read TABLE.KEY=VALUE; the value is TOML, or else a word."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text!r} is not TABLE.KEY=VALUE, for example --set optimizer.lr=0.02")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()

@@ -9,7 +9,7 @@ from typing import Any
 
 from trulysparse.errors import ConfigError
 from trulysparse.model.activations import get_activation
-from trulysparse.reproduce.cases import RELU, Case, make_case
+from trulysparse.reproduce.cases import RELU, Case
 from trulysparse.reproduce.datasets import source
 from trulysparse.reproduce.files import find_mpiexec
 from trulysparse.reproduce.paper import NO_FIGURE, TABLE2, TABLE2_DENSE, TABLE3, TABLE5
@@ -21,7 +21,7 @@ from trulysparse.reproduce.table import Options, Results, Row, Table, markdown, 
 __all__ = ["TABLE_2", "TABLE_3", "TABLE_5", "activation_title", "augmentations", "render_accuracies"]
 
 _YES = {True: "yes", False: "no"}
-_AUTOMATIC: tuple[Mapping[str, Any], ...] = ({"name": "all_relu", "alpha": "auto"},)
+_AUTOMATIC: tuple[Mapping[str, Any], ...] = ({"name": "all_relu", "alpha": "auto", "start": 0.5},)
 
 
 def augmentations(dataset: str, options: Options) -> tuple[bool, ...]:
@@ -54,9 +54,7 @@ def _rows_of_table2(dataset: str, options: Options, results: Results) -> list[Ro
     for augment in augmentations(dataset, options):
         for name, activation in (("relu", RELU), ("all_relu", None)):
             for pruning in (False, True):
-                case = make_case(
-                    dataset, activation=activation, pruning=pruning, augment=augment, epochs=options.epochs
-                )
+                case = options.case(dataset, activation=activation, pruning=pruning, augment=augment)
                 # the paper's figures are those with augmentation, where it augments at all
                 comparable = augment or source(dataset).image is None
                 paper = TABLE2.get((dataset, name, pruning), NO_FIGURE) if comparable else NO_FIGURE
@@ -68,12 +66,11 @@ def _dense_rows(dataset: str, options: Options, results: Results) -> list[Row]:
     rows = []
     for name, activation in (("relu", RELU), ("all_relu", None)):
         paper = TABLE2_DENSE.get((dataset, name), NO_FIGURE)
-        case = make_case(
+        case = options.case(
             dataset,
             activation=activation,
             augment=_augmented(dataset, options),
             dense_minutes=options.dense_minutes,
-            epochs=options.epochs,
         )
         if options.dense_minutes > 0:
             rows.append(Row(dataset, (_title(case), _YES[False]), case, paper, seeds=1))
@@ -105,13 +102,12 @@ def _rows_of_table3(dataset: str, options: Options, results: Results) -> list[Ro
     missing = find_mpiexec() is None
     for strategy in ("wassp", "wasap", "sequential"):
         for pruning in (False, True):
-            case = make_case(
+            case = options.case(
                 dataset,
                 pruning=pruning,
                 augment=_augmented(dataset, options),
                 strategy=strategy,
                 workers=options.workers,
-                epochs=options.epochs,
             )
             why = ""
             if missing and strategy != "sequential":
@@ -140,9 +136,7 @@ def _rows_of_table5(dataset: str, options: Options, results: Results) -> list[Ro
         except ConfigError:
             rows.append(Row(dataset, cells, None, paper, why="this version of trulysparse does not know it"))
         else:
-            case = make_case(
-                dataset, activation=activation, augment=_augmented(dataset, options), epochs=options.epochs
-            )
+            case = options.case(dataset, activation=activation, augment=_augmented(dataset, options))
             rows.append(Row(dataset, cells, case, paper))
     return rows
 

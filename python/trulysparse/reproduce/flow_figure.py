@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trulysparse.plot.canvas import figure, write_png
 from trulysparse.reproduce.accuracy_tables import activation_title, augmentations
-from trulysparse.reproduce.cases import RELU, make_case
+from trulysparse.reproduce.cases import RELU
 from trulysparse.reproduce.datasets import source
 from trulysparse.reproduce.measure import PROBE
 from trulysparse.reproduce.remarks import remarks
@@ -29,9 +29,7 @@ def _rows_of_figure5(dataset: str, options: Options, results: Results) -> list[R
     """ReLU and All-ReLU of table 2, without importance pruning."""
     rows = []
     for activation in (RELU, None):
-        case = make_case(
-            dataset, activation=activation, augment=augmentations(dataset, options)[-1], epochs=options.epochs
-        )
+        case = options.case(dataset, activation=activation, augment=augmentations(dataset, options)[-1])
         rows.append(Row(dataset, (activation_title(case.settings["model"]["activation"]),), case))
     return rows
 

@@ -11,7 +11,6 @@ from trulysparse._files import write_text
 from trulysparse.errors import DataError
 from trulysparse.model import load as load_network
 from trulysparse.reproduce.accuracy_tables import augmentations
-from trulysparse.reproduce.cases import make_case
 from trulysparse.reproduce.datasets import load, locate, source
 from trulysparse.reproduce.files import MODEL, read_json
 from trulysparse.reproduce.paper import NO_FIGURE, TABLE6
@@ -29,7 +28,7 @@ _FILE = "pruned.json"
 
 def _rows_of_table6(dataset: str, options: Options, results: Results) -> list[Row]:
     """All-ReLU of table 2, as the paper's rows are."""
-    case = make_case(dataset, augment=augmentations(dataset, options)[-1], epochs=options.epochs)
+    case = options.case(dataset, augment=augmentations(dataset, options)[-1])
     return [Row(dataset, (), case)]
 
 

@@ -30,6 +30,7 @@ def remarks(rows: Sequence[Row], results: Results, options: Options, *, accuraci
     said = [*_of_data(rows, runs), *_of_settings(cases, options), *_of_machines(runs)]
     if accuracies:
         said += [
+            *_of_minutes(rows, results),
             "best: the best epoch, chosen on the test part, as the paper does; selected: chosen on one half of the "
             "test part, judged on the other, both ways; last: the last epoch. Mean ± standard deviation over seeds.",
             "min: wall clock of a run, its measurements included; peak MB: the most memory that its processes had, the "
@@ -60,6 +61,9 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
             f"{options.epochs} epochs, the paper has {PAPER_EPOCHS}; start and period of importance pruning are in "
             "proportion."
         )
+    if options.changes:
+        changes = ", ".join(f"{key} = {value!r}" for key, value in options.changes.items())
+        said.append(f"Settings other than the paper's: {changes}.")
     images = {case.dataset for case in cases if source(case.dataset).image is not None}
     for dataset in sorted(images):
         title = source(dataset).title
@@ -88,6 +92,24 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
             said.append(
                 "Importance pruning takes a percentile of 10 every 20 epochs in parallel rows, as the paper's parallel "
                 "code, and of 20 every 10 epochs in sequential ones, as its sequential code."
+            )
+    return said
+
+
+def _of_minutes(rows: Sequence[Row], results: Results) -> list[str]:
+    """Say what all runs of a data set took together, where they are all there."""
+    said = []
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        of_it = [row for row in rows if row.dataset == dataset and row.case is not None and not row.case.dense]
+        summaries = [results.summary(row) for row in of_it]
+        ours = [summary.minutes.mean for summary in summaries if summary is not None]
+        paper = [row.paper.minutes for row in of_it if row.paper.minutes is not None]
+        if len(of_it) > 1 and len(ours) == len(of_it):
+            beside = f"; the paper's {sum(paper):,.0f}" if len(paper) == len(of_it) else ""
+            dense = ", the dense ones apart" if any(row.case.dense for row in rows if row.case is not None) else ""
+            said.append(
+                f"{source(dataset).title}: one seed of all {len(of_it)} rows{dense}, one after the other, takes "
+                f"{sum(ours):,.1f} minutes{beside}."
             )
     return said
 

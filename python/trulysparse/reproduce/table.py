@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trulysparse.reproduce.cases import PAPER_EPOCHS, Case
+from trulysparse.reproduce.cases import PAPER_EPOCHS, Case, make_case
 from trulysparse.reproduce.datasets import locate, source
 from trulysparse.reproduce.files import RESULT, Place, find_mpiexec, read_json
 from trulysparse.reproduce.paper import NO_FIGURE, Figure
@@ -35,6 +35,8 @@ class Options:
         For each dense run; 0 leaves dense rows out.
     augment : bool
         Whether images are also trained on with the paper's augmentation.
+    changes : dict of str to value
+        Settings other than the paper's, by ``table.key`` as in a run file.
     """
 
     places: tuple[Path, ...] = (Path(),)
@@ -45,6 +47,11 @@ class Options:
     workers: int = 2
     dense_minutes: float = 0.0
     augment: bool = True
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def case(self, dataset: str, **variant: Any) -> Case:
+        """Return `make_case` of a variant with what these options say of all runs."""
+        return make_case(dataset, epochs=self.epochs, changes=self.changes, **variant)
 
 
 @dataclass(frozen=True)
