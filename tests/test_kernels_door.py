@@ -540,6 +540,48 @@ REFUSED: dict[str, Refused] = {
         ValueError,
         "needs a dx",
     ),
+    "slope gradient without a rectifier": (
+        lambda a: k.backward(
+            a.view, a.y, a.x, a.x, below_slope_gradient=np.zeros(1, np.float32), sink=k.sink_none(), threads=1
+        ),
+        ValueError,
+        "below_slope_gradient needs a rectifier below",
+    ),
+    "slope gradient without dx": (
+        lambda a: k.backward(
+            *(a.view, a.y, a.x, None),
+            below=("rectifier", 0.5),
+            below_slope_gradient=np.zeros(1, np.float32),
+            sink=k.sink_none(),
+            threads=1,
+        ),
+        ValueError,
+        "below_slope_gradient needs .* a dx",
+    ),
+    "slope gradient of slope 0": (
+        lambda a: k.backward(
+            *(a.view, a.y, a.x, a.x),
+            below=RELU,
+            below_negative=np.zeros((N_IN, LD // 16), np.uint16),
+            below_slope_gradient=np.zeros(1, np.float32),
+            sink=k.sink_none(),
+            threads=1,
+        ),
+        ValueError,
+        "the slope below must not be 0",
+    ),
+    "slope gradient of wrong length": (
+        lambda a: k.backward(
+            *(a.view, a.y, a.x, a.x),
+            below=("rectifier", 0.5),
+            below_negative=np.zeros((N_IN, LD // 16), np.uint16),
+            below_slope_gradient=np.zeros(N_IN, np.float32),
+            sink=k.sink_none(),
+            threads=1,
+        ),
+        ShapeError,
+        "below_slope_gradient must have shape",
+    ),
     "rectifier without bits": (
         lambda a: k.backward(a.view, a.y, a.x, a.x, below=RELU, sink=k.sink_none(), threads=1),
         ValueError,

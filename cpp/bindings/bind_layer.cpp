@@ -158,7 +158,7 @@ void forward_layer(const LayerView<Offset>& view, py::handle x, py::handle y, py
 template <class Offset>
 void backward_layer(const LayerView<Offset>& view, py::handle dy, py::handle x, py::handle dx, py::handle row_sum,
                     py::handle below, std::int64_t below_dropout_threshold, py::handle below_negative,
-                    py::handle below_kept, const Sink& sink, int threads) {
+                    py::handle below_kept, py::handle below_slope_gradient, const Sink& sink, int threads) {
     check_threads(threads);
     const auto delta = stored_activations<const void>(dy, "dy", view.n_out);
     check_columns(delta, "dy");
@@ -196,6 +196,14 @@ void backward_layer(const LayerView<Offset>& view, py::handle dy, py::handle x, 
         throw InvalidArgument("a rectifier below needs below_negative, the bits that its forward pass wrote");
     if (!dx.is_none() && dropout.threshold != 0 && args.below_bits.kept == nullptr)
         throw InvalidArgument("dropout below needs below_kept, the bits that its forward pass wrote");
+    args.below_slope_gradient = optional1<float>(below_slope_gradient, "below_slope_gradient", 1).data;
+    if (args.below_slope_gradient != nullptr) {
+        if (dx.is_none() || args.below.kind != ActivationKind::rectifier)
+            throw InvalidArgument("below_slope_gradient needs a rectifier below and a dx that is not None");
+        if (args.below.slope == 0.0f)
+            throw InvalidArgument(
+                "below_slope_gradient reads z = a / slope off the stored a, so the slope below must not be 0");
+    }
     args.sink = sink.resolve(view.pattern.nnz());
     if (sink.mode == GradientSink::Mode::sgd && !py::reinterpret_borrow<py::array>(view.weights_owner).writeable())
         throw_read_only("weights");
@@ -246,7 +254,7 @@ void bind_for_offset(py::module_& m, const char* name) {
     m.def("weights_by_target", &weights_by_target<Offset>, "view"_a, "out"_a, "threads"_a);
     m.def("backward", &backward_layer<Offset>, "view"_a, "dy"_a, "x"_a, "dx"_a, py::kw_only(), "row_sum"_a = py::none(),
           "below"_a = py::make_tuple("linear", 0.0), "below_dropout_threshold"_a = 0, "below_negative"_a = py::none(),
-          "below_kept"_a = py::none(), "sink"_a, "threads"_a);
+          "below_kept"_a = py::none(), "below_slope_gradient"_a = py::none(), "sink"_a, "threads"_a);
 }
 
 void sum_rows(py::handle delta, py::handle out, int threads) {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <type_traits>
+#include <cstring>
 #include <vector>
 
 #include "elementary.hpp"
@@ -17,9 +17,13 @@ constexpr std::int64_t kParallelElements = 1 << 14;
 constexpr Index kBorder = 1,
                 kBorders = 3;  // before, and before and after: a corner's neighbours exist without a branch
 
+typedef float Floats __attribute__((vector_size(16)));
+typedef std::int32_t Integers __attribute__((vector_size(16)));
+constexpr Index kLanes = 4;
+
 // Up to four channels of a pixel, which share coordinates and weights. A struct, because templates drop attributes.
 struct Four {
-    float values __attribute__((vector_size(16)));
+    Floats values;
 };
 inline Four operator+(const Four& a, const Four& b) { return {a.values + b.values}; }
 inline Four operator-(const Four& a, const Four& b) { return {a.values - b.values}; }
@@ -28,12 +32,27 @@ inline Four operator*(const Four& a, const Four& b) { return {a.values * b.value
 template <class Pixel>
 constexpr Index kChannels = static_cast<Index>(sizeof(Pixel) / sizeof(float));
 
+inline Floats all(float value) { return Floats{value, value, value, value}; }
 inline void broadcast(float value, float& to) { to = value; }
-inline void broadcast(float value, Four& to) { to.values = decltype(to.values){value, value, value, value}; }
-inline void set_channel(float& pixel, Index, float value) { pixel = value; }
-inline void set_channel(Four& pixel, Index channel, float value) { pixel.values[channel] = value; }
-inline float get_channel(float pixel, Index) { return pixel; }
-inline float get_channel(const Four& pixel, Index channel) { return pixel.values[channel]; }
+inline void broadcast(float value, Four& to) { to.values = all(value); }
+
+#if defined(__clang__)
+#define TS_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define TS_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, Integers{i, j, k, l})
+#endif
+
+// Four pixels of four channels become four channels of four pixels, and back.
+inline void transpose(Floats* v) {
+    const Floats ab0 = TS_SHUFFLE(v[0], v[1], 0, 4, 1, 5), ab1 = TS_SHUFFLE(v[0], v[1], 2, 6, 3, 7);
+    const Floats cd0 = TS_SHUFFLE(v[2], v[3], 0, 4, 1, 5), cd1 = TS_SHUFFLE(v[2], v[3], 2, 6, 3, 7);
+    v[0] = TS_SHUFFLE(ab0, cd0, 0, 1, 4, 5);
+    v[1] = TS_SHUFFLE(ab0, cd0, 2, 3, 6, 7);
+    v[2] = TS_SHUFFLE(ab1, cd1, 0, 1, 4, 5);
+    v[3] = TS_SHUFFLE(ab1, cd1, 2, 3, 6, 7);
+}
+
+#undef TS_SHUFFLE
 
 std::size_t size_of(Index n) { return static_cast<std::size_t>(n); }
 
@@ -54,22 +73,26 @@ struct Warp {
     }
 };
 
-// What one thread works in: the source with its border, and a row of coordinates, weights and results.
+// What one thread works in: the source with its border, and a row of coordinates, weights and results. Rows are whole
+// vectors: what lies beyond the width is computed too, and not looked at.
 template <class Pixel>
 struct Scratch {
-    Index columns;  // of the source with its border
+    Index columns = 0;  // of the source with its border
+    Index padded = 0;   // pixels of a row
     Buffer<Pixel> source, row;
     Buffer<std::int32_t> corner;
-    Buffer<float> down, right;
+    Buffer<float> down, right, planes;
 
     Scratch() = default;
     explicit Scratch(const ImageShape& shape)
         : columns(shape.width + kBorders),
-          source(size_of(columns) * size_of(shape.height + kBorders)),
-          row(size_of(shape.width)),
-          corner(size_of(shape.width)),
-          down(size_of(shape.width)),
-          right(size_of(shape.width)) {}
+          padded((shape.width + kLanes - 1) / kLanes * kLanes),
+          source(size_of(columns) * size_of(shape.height + kBorders) + kLanes),
+          row(size_of(padded)),
+          corner(size_of(padded)),
+          down(size_of(padded)),
+          right(size_of(padded)),
+          planes(size_of(padded) * kLanes, 0.0f) {}
 };
 
 template <class Pixel>
@@ -92,29 +115,53 @@ void surround(Scratch<Pixel>& scratch, const ImageShape& shape, Fill fill) {
     }
 }
 
+// A row of one channel after the other: `row` gets kChannels<Pixel> of them side by side. `planes` is (4, padded).
+inline void interleave(const float* planes, Index padded, float* row) {
+    std::memcpy(row, planes, size_of(padded) * sizeof(float));
+}
+inline void interleave(const float* planes, Index padded, Four* row) {
+    for (Index x = 0; x < padded; x += kLanes) {
+        Floats v[4];
+        for (Index c = 0; c < 4; ++c) std::memcpy(&v[c], planes + size_of(c) * size_of(padded) + x, sizeof v[c]);
+        transpose(v);
+        std::memcpy(row + x, v, sizeof v);
+    }
+}
+inline void separate(const float* row, Index padded, float* planes) {
+    std::memcpy(planes, row, size_of(padded) * sizeof(float));
+}
+inline void separate(const Four* row, Index padded, float* planes) {
+    for (Index x = 0; x < padded; x += kLanes) {
+        Floats v[4];
+        std::memcpy(v, row + x, sizeof v);
+        transpose(v);
+        for (Index c = 0; c < 4; ++c) std::memcpy(planes + size_of(c) * size_of(padded) + x, &v[c], sizeof v[c]);
+    }
+}
+
 template <class Pixel, class T>
 void read(const T* from, std::int64_t stride, const ImageShape& shape, Index first, Scratch<Pixel>& scratch) {
-    const Index count = std::min<Index>(shape.channels - first, kChannels<Pixel>);
-    const std::int64_t area = static_cast<std::int64_t>(shape.height) * shape.width;
+    const Index count = std::min<Index>(shape.channels - first, kChannels<Pixel>), width = shape.width;
+    const std::int64_t area = static_cast<std::int64_t>(shape.height) * width;
     const std::int64_t channel_step = stride * (shape.channels_last ? 1 : area);
     const std::int64_t pixel_step = stride * (shape.channels_last ? shape.channels : 1);
     from += first * channel_step;
+    for (Index c = count; c < kChannels<Pixel>; ++c) {
+        float* const plane = scratch.planes.data() + size_of(c) * size_of(scratch.padded);
+        std::fill(plane, plane + scratch.padded, 0.0f);
+    }
+    // Rows from above to below: what is written beyond the end of one is written again with the next.
     for (Index y = 0; y < shape.height; ++y) {
-        Pixel* const line = scratch.source.data() + size_of(y + kBorder) * size_of(scratch.columns) + kBorder;
-        const T* const at = from + static_cast<std::int64_t>(y) * shape.width * pixel_step;
-        const auto fill = [&](auto known) {
-            for (Index x = 0; x < shape.width; ++x) {
-                Pixel pixel;
-                broadcast(0.0f, pixel);
-                for (Index c = 0; c < known; ++c)
-                    set_channel(pixel, c, static_cast<float>(at[x * pixel_step + c * channel_step]));
-                line[x] = pixel;
-            }
-        };
-        if (kChannels<Pixel> == 4 && count == 3)
-            fill(std::integral_constant<Index, 3>{});
-        else
-            fill(count);
+        for (Index c = 0; c < count; ++c) {
+            const T* __restrict at = from + c * channel_step + y * width * pixel_step;
+            float* __restrict plane = scratch.planes.data() + size_of(c) * size_of(scratch.padded);
+            if (pixel_step == 1)
+                for (Index x = 0; x < width; ++x) plane[x] = static_cast<float>(at[x]);
+            else
+                for (Index x = 0; x < width; ++x) plane[x] = static_cast<float>(at[x * pixel_step]);
+        }
+        interleave(scratch.planes.data(), scratch.padded,
+                   scratch.source.data() + size_of(y + kBorder) * size_of(scratch.columns) + kBorder);
     }
 }
 
@@ -132,17 +179,22 @@ void locate(const Warp& warp, const ImageShape& shape, Index y, Scratch<Pixel>& 
     std::int32_t* __restrict corner = scratch.corner.data();
     float* __restrict down = scratch.down.data();
     float* __restrict right = scratch.right.data();
-    for (Index x = 0; x < shape.width; ++x) {
-        const float v = static_cast<float>(x) - centre;
-        float at_y = row_y + sine * v, at_x = row_x + cosine * v;
-        at_y = at_y > 0.0f ? at_y : 0.0f;
-        at_x = at_x > 0.0f ? at_x : 0.0f;
-        at_y = at_y < low ? at_y : low;
-        at_x = at_x < far ? at_x : far;
-        const std::int32_t whole_y = static_cast<std::int32_t>(at_y), whole_x = static_cast<std::int32_t>(at_x);
-        down[x] = at_y - static_cast<float>(whole_y);
-        right[x] = at_x - static_cast<float>(whole_x);
-        corner[x] = whole_y * columns + whole_x;
+    const Floats nothing = all(0.0f), lowest = all(low), farthest = all(far);
+    Floats v = Floats{0.0f, 1.0f, 2.0f, 3.0f} - centre;
+    for (Index x = 0; x < scratch.padded; x += kLanes, v += 4.0f) {
+        Floats at_y = row_y + sine * v, at_x = row_x + cosine * v;
+        at_y = at_y > nothing ? at_y : nothing;
+        at_x = at_x > nothing ? at_x : nothing;
+        at_y = at_y < lowest ? at_y : lowest;
+        at_x = at_x < farthest ? at_x : farthest;
+        const Integers whole_y = __builtin_convertvector(at_y, Integers);
+        const Integers whole_x = __builtin_convertvector(at_x, Integers);
+        const Integers corners = whole_y * columns + whole_x;
+        const Floats part_y = at_y - __builtin_convertvector(whole_y, Floats);
+        const Floats part_x = at_x - __builtin_convertvector(whole_x, Floats);
+        std::memcpy(corner + x, &corners, sizeof corners);
+        std::memcpy(down + x, &part_y, sizeof part_y);
+        std::memcpy(right + x, &part_x, sizeof part_x);
     }
 }
 
@@ -163,20 +215,22 @@ void sample(Index width, Scratch<Pixel>& scratch) {
 }
 
 template <class Pixel>
-void write(const Scratch<Pixel>& scratch, const ImageShape& shape, Index first, Index y, float* out) {
+void write(Scratch<Pixel>& scratch, const ImageShape& shape, Index first, Index y, float* out) {
     const Index count = std::min<Index>(shape.channels - first, kChannels<Pixel>), width = shape.width;
-    const Pixel* const row = scratch.row.data();
     if (shape.channels_last) {
         float* at = out + size_of(y) * size_of(width) * size_of(shape.channels) + first;
-        for (Index x = 0; x < width; ++x, at += shape.channels)
-            for (Index c = 0; c < count; ++c) at[c] = get_channel(row[x], c);
+        const Pixel* const row = scratch.row.data();
+        if (count == 3)  // a length that the compiler knows costs no call
+            for (Index x = 0; x < width; ++x, at += shape.channels) std::memcpy(at, row + x, 3 * sizeof(float));
+        else
+            for (Index x = 0; x < width; ++x, at += shape.channels)
+                std::memcpy(at, row + x, size_of(count) * sizeof(float));
         return;
     }
-    for (Index c = 0; c < count; ++c) {
-        float* __restrict at = out + (size_of(first + c) * size_of(shape.height) + size_of(y)) * size_of(width);
-        const float* __restrict from = reinterpret_cast<const float*>(row) + c;
-        for (Index x = 0; x < width; ++x) at[x] = from[x * kChannels<Pixel>];
-    }
+    separate(scratch.row.data(), scratch.padded, scratch.planes.data());
+    for (Index c = 0; c < count; ++c)
+        std::memcpy(out + (size_of(first + c) * size_of(shape.height) + size_of(y)) * size_of(width),
+                    scratch.planes.data() + size_of(c) * size_of(scratch.padded), size_of(width) * sizeof(float));
 }
 
 template <class Pixel, class T>

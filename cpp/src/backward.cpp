@@ -23,6 +23,7 @@ thread_local Scratch own;
 template <class Offset>
 void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) {
     const GradientSink& sink = a.sink;
+    if (a.below_slope_gradient && a.ld > 0) *a.below_slope_gradient = 0.0f;  // of no sources
     if (a.n_in == 0 || a.ld == 0 || (!a.dx && sink.mode == Mode::none)) return;
     const KernelTable& kernels = active_kernels();
     const Tiles tiles(a.ld, kernels.widest_tile);
@@ -32,6 +33,8 @@ void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) 
 
     const Index ahead = prefetch_distance(a.n_out, tiles[0].width, a.dy, nnz);
     LongRows long_rows(plan, a.ld, 1);
+    static thread_local Buffer<float> own_moments;
+    float* moments = a.dx && a.below_slope_gradient ? at_least(own_moments, static_cast<std::size_t>(a.n_in)) : nullptr;
 
     parallel_for(n_items, threads, [&](std::int64_t task, int) {
         const Item& item = plan.items[static_cast<std::size_t>(task)];
@@ -61,6 +64,7 @@ void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) 
             job.dx = a.dx + (first + static_cast<std::size_t>(tile.col));
             job.derivative = true;
             job.row_sum = a.dx_row_sum ? a.dx_row_sum + row : nullptr;
+            job.moment = moments ? moments + row : nullptr;
         };
 
         job.block = {item.row_end - item.row_begin,
@@ -99,6 +103,10 @@ void backward(const BackwardArgs<Offset>& a, const WorkPlan& plan, int threads) 
             kernels.backward(job, tile.width);
         }
     });
+    if (!moments) return;
+    double total = 0.0;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(a.n_in); ++i) total += static_cast<double>(moments[i]);
+    *a.below_slope_gradient = static_cast<float>(total / static_cast<double>(a.below.slope));
 }
 
 void row_sums(const float* delta, Index n, Index ld, float* out, int threads) {

@@ -220,6 +220,76 @@ TEST_CASE("delta_may_overwrite_the_activation_it_belongs_to") {
                 });
 }
 
+// The oracle works on z; the kernel sees only what a forward pass leaves of it: a = dropout(f(z)) and two bits.
+TEST_CASE("slope_gradient_equals_the_oracle_with_the_same_bits_on_any_threads") {
+    for (auto& layer : holdable_layers<std::int32_t>())
+        for (Index batch : {1, 16, 37, 200})
+            for (float slope : {-0.6f, 1.0f / 64.0f})
+                for (bool dropout : {false, true}) {
+                    BackwardCase<std::int32_t> c(layer, batch);
+                    INFO("layer: " << c.layer.name << ", batch " << batch << ", slope " << slope << ", dropout "
+                                   << dropout);
+                    const double scale = dropout ? 1.5 : 1.0;
+                    const Matrix dy = ref::from_padded(c.dy.data(), c.layer.cols, batch, c.ld);
+                    const Matrix d = ref::input_gradient(c.layer.view(), c.weights.data(), dy);
+                    double expected = 0.0, size = 1e-30;
+                    for (Index i = 0; i < c.layer.rows; ++i)
+                        for (Index b = 0; b < batch; ++b) {
+                            float& x = c.x[cells(i, c.ld) + static_cast<std::size_t>(b)];
+                            const double z = static_cast<double>(x);
+                            const bool dropped = dropout && !bit(c.kept, i, b, c.ld), negative = z < 0.0;
+                            std::uint16_t& word = c.negative[cells(i, c.ld / 16) + static_cast<std::size_t>(b / 16)];
+                            const auto one = static_cast<std::uint16_t>(1u << (b % 16));
+                            word = static_cast<std::uint16_t>(negative ? word | one : word & ~one);
+                            x = static_cast<float>(dropped ? 0.0 : scale * (negative ? slope * z : z));
+                            if (dropped || !negative) continue;
+                            expected += scale * d(i, b) * z;
+                            size += std::fabs(scale * d(i, b) * z);
+                        }
+                    const Activation rectifier{ActivationKind::rectifier, slope};
+                    for_each_isa([&](Isa) {
+                        Buffer<float> first;
+                        for (int threads : kThreads) {
+                            Buffer<float> dx = c.output(), gradient(c.layer.nnz()), own(1, -77.0f),
+                                          in_place = copy(c.x);
+                            auto a = c.below(c.args(c.weights.data(), dx.data(), gradient.data()), rectifier,
+                                             static_cast<float>(scale), dropout);
+                            a.below_slope_gradient = own.data();
+                            backward(a, c.plan, threads);
+                            CHECK(std::fabs(own[0] - expected) < 1e-5 * size);
+                            if (threads == 1) first = copy(own);
+                            CHECK(same_bits(own, first));
+
+                            a.x = in_place.data();  // as training does
+                            a.dx = in_place.data();
+                            backward(a, c.plan, threads);
+                            CHECK(same_bits(own, first));
+                            CHECK(same_bits(in_place, dx));
+                            a.x = c.x.data();
+                            a.dx = dx.data();
+                            a.sink.mode = Mode::none;
+                            own[0] = -77.0f;
+                            backward(a, c.plan, threads);
+                            CHECK(same_bits(own, first));
+                        }
+                        // bfloat16: the sum of what is stored
+                        Buffer<Bf16> narrow = to_bf16(c.x);
+                        Buffer<float> wide = to_float(narrow), dx = c.output(), gradient(c.layer.nnz());
+                        Buffer<float> own(1, -77.0f), same(1, -77.0f);
+                        auto a = c.below(c.args(c.weights.data(), dx.data(), gradient.data()), rectifier,
+                                         static_cast<float>(scale), dropout);
+                        a.below_slope_gradient = own.data();
+                        a.x = wide.data();
+                        backward(a, c.plan, 2);
+                        a.below_slope_gradient = same.data();
+                        a.x = narrow.data();
+                        a.dx = narrow.data();
+                        backward(a, c.plan, 2);
+                        CHECK(same_bits(own, same));
+                    });
+                }
+}
+
 TEST_CASE("gradients_do_not_depend_on_whether_delta_is_wanted") {
     for (auto& layer : holdable_layers<std::int64_t>()) {
         BackwardCase<std::int64_t> c(layer, 200);

@@ -288,6 +288,7 @@ def backward(
     below_dropout_threshold: int = 0,
     below_negative: Bits | None = None,
     below_kept: Bits | None = None,
+    below_slope_gradient: Floats | None = None,
     sink: Sink,
     threads: int,
 ) -> None: ...

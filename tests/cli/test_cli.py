@@ -103,6 +103,26 @@ def test_bfloat16_activations_are_a_setting_that_the_run_file_and_a_resumed_run_
     assert ts.Trainer.resume(a, progress=False).activation_dtype == "bfloat16"
 
 
+def test_augmentation_is_a_table_that_the_run_file_and_a_resumed_run_keep(data_file: Path, tmp_path: Path) -> None:
+    shape = ts.load_dataset(str(data_file)).n_features
+    whole, again, parts, plain = (tmp_path / name for name in ("whole", "again", "parts", "plain"))
+    train = ["train", str(data_file), *SMALL, "--set", "standardize=global"]
+    augment = ["--augment", f"1,1,{shape}", "--set", "augment.channels=first", "--set", "rotation=5"]
+    assert main([*train, *augment, "--epochs", "3", "--out", str(whole)]) == 0
+    tables = tomllib.loads((whole / "run.toml").read_text())
+    assert tables["augment"] == {
+        "name": "image", "shape": [1, 1, shape], "rotation": 5.0, "shift": 0.1, "flip": True, "fill": "nearest",
+        "channels": "first",
+    }  # fmt: skip
+    assert tables["trainer"]["standardize"] == "global" and "augment" not in tables["trainer"]
+    assert main(["train", str(whole / "run.toml"), "--quiet", "--out", str(again)]) == 0
+    assert main([*train, *augment, "--epochs", "2", "--out", str(parts)]) == 0
+    assert main(["train", "--resume", str(parts), "--epochs", "3", "--quiet"]) == 0
+    assert main([*train, "--epochs", "3", "--out", str(plain)]) == 0
+    models = [(directory / "model.safetensors").read_bytes() for directory in (whole, again, parts, plain)]
+    assert models[0] == models[1] == models[2] != models[3]
+
+
 def test_the_written_run_file_is_resolved(data_file: Path, tmp_path: Path) -> None:
     given = tmp_path / "given.toml"
     given.write_text(
@@ -361,6 +381,11 @@ def test_an_existing_run_is_not_overwritten_unasked(tmp_path: Path, capsys: pyte
         (["train", "--set", "micro_batch=abc"], "micro_batch"),
         (["train", "--set", "activation_dtype=bfloat"], "did you mean 'bfloat16'"),
         (["train", "--set", "standardize=yes"], "standardize"),
+        (["train", "--augment", "3,9,9"], "samples have 64 features"),
+        (["train", "--augment", "8,8"], "shape must be (channels, height, width)"),
+        (["train", "--set", "augment.rotation=5"], "'image' needs shape"),
+        (["train", "--set", "augment.rotations=5"], "did you mean 'rotation'"),
+        (["train", "--augment", "1,8,8", "--resume", "nowhere"], "does not take --augment"),
         (["train", "--set", "data=3"], "in quotes"),
         (["train", "--set", "data.name=3"], "in quotes"),
         (["train", "--set", "optimizer=adam"], "optimizer.name=adam"),

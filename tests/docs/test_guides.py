@@ -49,6 +49,19 @@ def test_readme_example_runs_as_written(
     assert np.isfinite(net.layers[0].values).all()
 
 
+def test_image_augmentation_of_the_data_guide_runs_as_written() -> None:
+    (block,) = (block for block in _blocks("docs/guides/data.md") if "ImageAugmentation" in block)
+    X = np.random.default_rng(0).integers(0, 256, (40, 3072), dtype=np.uint8)
+    names: dict[str, object] = {"ts": ts, "X": X, "net": ts.SparseMLP((3072, 20, 10), density=0.1)}
+    exec(block, names)
+    trainer, changed = names["trainer"], names["changed"]
+    assert isinstance(trainer, ts.Trainer) and isinstance(changed, np.ndarray)
+    assert changed.shape == (16, 3072) and changed.dtype == np.float32
+    assert not np.array_equal(changed, X[:16])
+    trainer.batch_size = 20
+    assert len(trainer.fit(X, np.arange(40) % 10, epochs=1)) == 1
+
+
 def test_own_rule_guide_runs_as_written() -> None:
     digits = ts.load_digits()
     names: dict[str, object] = {"X": digits.X_train, "y": digits.y_train}

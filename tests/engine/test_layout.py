@@ -27,7 +27,7 @@ OPTIMIZERS = {
     "adam": lambda: ts.Adam(lr=0.01, weight_decay=1e-3),
     "adam l2": lambda: ts.Adam(lr=0.01, weight_decay=1e-3, decoupled=False, clip_norm=0.05),
 }
-ACTIVATIONS = [ts.AllReLU(0.6), ts.PReLU(), ts.SReLU()]
+ACTIVATIONS = [ts.AllReLU(0.6), ts.PReLU(), ts.SReLU(), ts.AllReLU("auto")]
 
 
 def engine_for(optimizer: Any, activation: Any = None, **more: Any) -> Engine:
@@ -149,3 +149,15 @@ def test_layers_are_done_from_the_last_to_the_first_when_their_gradient_is_compl
     engine.compute(inputs, targets, rows, lambda i: told.append((i, engine.gradient.weights[i].tobytes())))
     assert [index for index, _ in told] == [2, 1, 0]
     assert all(found == engine.gradient.weights[index].tobytes() for index, found in told)
+
+
+@pytest.mark.parametrize("direction", [-1, 1])
+def test_slopes_in_one_array_stay_in_their_bounds(direction: int) -> None:
+    engine = engine_for(ts.SGD(lr=0.1), ts.AllReLU("auto"))
+    make_flat(engine)
+    assert engine.flat is not None
+    engine.flat.slots["velocity"][engine.flat.decayed :] = direction * 1e3
+    engine.apply(0.1)
+    slopes = [float(layer.activation_parameters["slope"][0]) for layer in engine.net.layers[:-1]]
+    assert sorted(abs(slope) for slope in slopes) == [1 / 64, 1]
+    assert slopes[0] < 0 < slopes[1]

@@ -102,7 +102,7 @@ def test_the_plan_is_the_sum_of_what_the_engine_holds(
     assert planned(plan_network(net, optimizer=optimizer, batch_size=BATCH, **settings)) == counted(engine)
 
 
-@pytest.mark.parametrize("activation", ["linear", "tanh", "prelu", "srelu", ts.AllReLU(0.6)])
+@pytest.mark.parametrize("activation", ["linear", "tanh", "prelu", "srelu", ts.AllReLU(0.6), ts.AllReLU("auto")])
 @pytest.mark.parametrize("micro_batch", [None, 16])
 def test_the_plan_counts_activations_with_and_without_signs_and_parameters(
     activation: Any, micro_batch: int | None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PReLU and SReLU through the very step that trains: gradients, threads, micro-batches, decay, checkpoints."""
+"""PReLU, SReLU and learned All-ReLU in the very step that trains: gradients, threads, micro-batches, checkpoints."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ TRAINED = [
     ts.PReLU(),
     ts.PReLU(shared=True),
     ts.SReLU(left_threshold=(-0.6, 0.0), right_threshold=(-0.5, 0.8), right_slope=(-0.2, 1.2)),
+    ts.AllReLU("auto"),
 ]
-each_activation = pytest.mark.parametrize("activation", TRAINED, ids=["prelu", "shared", "srelu"])
+each_activation = pytest.mark.parametrize("activation", TRAINED, ids=["prelu", "shared", "srelu", "auto"])
 
 
 def _arrays(net: ts.SparseMLP) -> Arrays:
@@ -61,9 +62,12 @@ def _train(
 
 
 def _gradients(net: ts.SparseMLP, X: np.ndarray, y: np.ndarray, **more: Any) -> Arrays:
-    before = _copies(net)
-    _train(net, X, y, ts.SGD(lr=1.0, momentum=0.0), **more)
-    gradients = {name: before[name] - array for name, array in _arrays(net).items()}
+    before, lr = _copies(net), 0.125  # small enough for All-ReLU's slopes to stay within their bounds
+    _train(net, X, y, ts.SGD(lr=lr, momentum=0.0), **more)
+    gradients = {name: (before[name] - array) / lr for name, array in _arrays(net).items()}
+    if isinstance(net.activation, ts.AllReLU):  # moved by its gradient over the square root of the neurons
+        for layer in net.layers[:-1]:
+            gradients[f"layers.{layer.index}.activation.slope"] *= np.sqrt(layer.fed_neurons)
     for name, array in _arrays(net).items():
         array[...] = before[name]
     return gradients
@@ -84,7 +88,7 @@ def test_gradients_of_everything_equal_finite_differences(activation: ts.model.A
     gradients = _gradients(net, X, y)
     here = _loss(net, X, y)
     rng = np.random.default_rng(1)
-    parameters = 1 if isinstance(activation, ts.PReLU) else 4
+    parameters = 4 if isinstance(activation, ts.SReLU) else 1
     assert sum("activation" in name for name in gradients) == 2 * parameters
     for name, array in _arrays(net).items():
         assert np.any(gradients[name])
@@ -144,6 +148,34 @@ def test_weight_decay_leaves_the_parameters_alone(
         moved.append(_copies(net))
     for name, array in moved[0].items():
         assert np.array_equal(array, moved[1][name]) == ("activation" in name), name
+
+
+@pytest.mark.parametrize("direction", [-1, 1])
+@pytest.mark.parametrize("optimizer", ["sgd", "clipped", "micro", "adam", "applied"])
+def test_learned_slopes_stay_in_their_bounds_whatever_the_step(optimizer: str, direction: int) -> None:
+    X, y = _problem(48)
+    net = _net(ts.AllReLU("auto"))
+    kinds = {"clipped": ts.SGD(lr=1.0, clip_norm=1e9), "adam": ts.Adam(lr=1.0)}
+    engine = Engine(
+        net,
+        kinds.get(optimizer, ts.SGD(lr=1.0)),
+        seed=0,
+        threads=1,
+        micro_batch=16 if optimizer == "micro" else None,
+    )
+    inputs, targets, rows = Inputs(X, 9, None, "X"), net.loss.check_targets(y, 3, "y"), np.arange(48)
+    for slots in engine.state.activation_slots[:2]:  # moments or velocities that push beyond the bounds
+        for name, array in slots["slope"].items():
+            array[...] = 1.0 if name == "v" else direction * 1e3
+    if optimizer == "applied":
+        engine.compute(inputs, targets, rows)
+        engine.apply(1.0)
+    else:
+        engine.train_batch(inputs, targets, rows, 1.0)
+    slopes = [layer.activation_parameters["slope"][0] for layer in net.layers[:-1]]
+    assert all(1 / 64 <= abs(slope) <= 1 for slope in slopes)
+    assert slopes[0] < 0 < slopes[1]
+    assert any(abs(slope) in (1 / 64, 1) for slope in slopes)
 
 
 @each_activation

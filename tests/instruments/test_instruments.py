@@ -176,7 +176,7 @@ def test_gradient_flow_is_the_norm_of_the_gradient_without_dropout(dropout: floa
         ts.gradient_flow(net, X, y[:5])
 
 
-@pytest.mark.parametrize("activation", ["prelu", "srelu", "tanh"])
+@pytest.mark.parametrize("activation", ["prelu", "srelu", "tanh", ts.AllReLU("auto")])
 def test_gradient_flow_predicts_what_a_small_step_takes_from_the_loss(activation: str) -> None:
     X, y = _blobs(64)
     net = _net(activation=activation)

@@ -8,6 +8,7 @@ from trulysparse.cli.config import RunConfig
 from trulysparse.errors import CheckpointError, ConfigError, ShapeError
 from trulysparse.model import (
     AllReLU,
+    HeUniform,
     LeakyReLU,
     Linear,
     PReLU,
@@ -69,6 +70,10 @@ def test_config_roundtrip(name):
 def test_configured_activation():
     assert get_activation({"name": "all_relu", "alpha": 0.75}) == AllReLU(0.75)
     assert repr(AllReLU(0.75)) == "AllReLU(alpha=0.75)"
+    assert get_activation({"name": "all_relu", "alpha": "auto"}) == AllReLU("auto") == AllReLU("auto", start=0.5)
+    assert repr(AllReLU("auto")) == "AllReLU(alpha='auto', start=0.5)"
+    assert AllReLU("auto", 0.25).to_config() == {"name": "all_relu", "alpha": "auto", "start": 0.25}
+    assert AllReLU(0.75).to_config() == {"name": "all_relu", "alpha": 0.75}
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.5, np.nan, np.inf, "0.6", None, True])
@@ -77,6 +82,42 @@ def test_slopes_out_of_range_are_refused(alpha):
         AllReLU(alpha)
     with pytest.raises(ConfigError, match=r"slope of LeakyReLU must be a number in \[0, 1\]"):
         LeakyReLU(alpha)
+
+
+@pytest.mark.parametrize("start", [0, 0.01, -0.5, 1.5, np.nan, "0.5", True])
+def test_starts_of_learned_slopes_out_of_range_are_refused(start):
+    with pytest.raises(ConfigError, match=r"start of AllReLU must be a number in \[0\.015625, 1\]"):
+        AllReLU("auto", start)
+
+
+def test_a_start_beside_a_fixed_slope_is_refused():
+    with pytest.raises(ConfigError, match=r"start=0\.5 of AllReLU .* but alpha=0\.6 is fixed"):
+        AllReLU(0.6, start=0.5)
+    with pytest.raises(ConfigError, match="or 'auto', got 'Auto'"):
+        AllReLU("Auto")
+
+
+def test_learned_slopes_begin_and_stay_with_alternating_signs():
+    activation = AllReLU("auto", 0.25)
+    net = SparseMLP((5, 6, 7, 8, 3), density=0.5, activation=activation)
+    assert [layer.activation_parameters.get("slope") for layer in net.layers] == [-0.25, 0.25, -0.25, None]
+    assert [layer.activation for layer in net.layers] == [
+        ("rectifier", -0.25),
+        ("rectifier", 0.25),
+        ("rectifier", -0.25),
+        ("linear", 0.0),
+    ]
+    bounds = [activation.parameter_bounds(h)["slope"] for h in (1, 2, 3)]
+    assert bounds == [(-1, -1 / 64), (1 / 64, 1), (-1, -1 / 64)]
+    assert AllReLU(0.25).parameter_bounds(1) == PReLU().parameter_bounds(1) == {}
+
+
+def test_learned_slopes_begin_as_fixed_ones():
+    fixed, learned = (
+        SparseMLP((6, 40, 30, 3), density=0.6, activation=activation, init=HeUniform("sparse", "signal"), seed=3)
+        for activation in (AllReLU(0.3), AllReLU("auto", 0.3))
+    )
+    assert np.array_equal(fixed.decision(_samples(200)), learned.decision(_samples(200)))
 
 
 @pytest.mark.parametrize("hidden_number", [0, -1, 1.0, True])
@@ -98,7 +139,9 @@ def test_unknown_activation_suggests_the_nearest():
 
 SRELU = SReLU(left_threshold=(-1.0, 0.5), right_threshold=(-1.0, 1.0), right_slope=(-0.5, 2.0))
 trained = pytest.mark.parametrize(
-    "activation", [PReLU(), PReLU(0.4, shared=True), SReLU(), SRELU], ids=["prelu", "shared", "srelu", "srelu_ranges"]
+    "activation",
+    [PReLU(), PReLU(0.4, shared=True), SReLU(), SRELU, AllReLU("auto")],
+    ids=["prelu", "shared", "srelu", "srelu_ranges", "auto"],
 )
 
 
@@ -191,7 +234,8 @@ def test_frozen_networks_keep_trained_activations(activation):
             array[...] += 1
     assert not np.allclose(net.decision(X), before)
     assert np.array_equal(pickle.loads(pickle.dumps(frozen)).decision(X), before)
-    assert frozen.nbytes > _network(ReLU()).freeze().nbytes
+    more = frozen.nbytes - _network(ReLU()).freeze().nbytes
+    assert more == 0 if isinstance(activation, AllReLU) else more > 0  # its slopes are settings of the frozen layers
 
 
 @trained
@@ -221,6 +265,31 @@ def test_summary_counts_trained_parameters():
     assert "280 activation parameters" in text
     assert "activation parameters" not in plain
     assert _network(SReLU()).summary().total_bytes - _network(ReLU()).summary().total_bytes == 4 * 280
+
+
+def test_summary_shows_the_learned_slopes_as_they_are_now():
+    net = SparseMLP((6, 40, 30, 20, 3), density=0.6, activation=AllReLU("auto"))
+    for layer, slope in zip(net.layers, (-0.41, 0.627, -0.55), strict=False):
+        layer.activation_parameters["slope"][...] = slope
+    summary = net.summary()
+    assert str(summary).endswith("all_relu(auto): -0.41, 0.63, -0.55")
+    assert [row.activation for row in summary.rows] == [
+        "rectifier -0.41",
+        "rectifier +0.627",
+        "rectifier -0.55",
+        "linear",
+    ]
+    assert "auto" not in str(_network(AllReLU(0.6)).summary()) + str(_network(PReLU(shared=True)).summary())
+
+
+def test_run_files_take_learned_slopes(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("")
+    config = RunConfig.from_file(path)
+    config.set_text("model.activation.name=all_relu")
+    config.set_text("model.activation.alpha=auto")
+    path.write_text(config.to_toml())
+    assert get_activation(RunConfig.from_file(path).get("model", "activation")) == AllReLU("auto")
 
 
 def test_run_files_take_trained_activations(tmp_path):

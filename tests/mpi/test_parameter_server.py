@@ -79,7 +79,8 @@ cases = {
     "nesterov": {"optimizer": ts.SGD(lr=0.05, momentum=0.9, nesterov=True, clip_norm=0.5), "micro_batch": 16},
     "prelu": {"net": lambda: network(ts.PReLU())},
     "augment": {"augment": ts.ImageAugmentation((3, 2, 2), rotation=30), "topology": ts.RigL(0.3, update_every=3),
-                "standardize": "global", "micro_batch": 16},
+                "standardize": "global", "optimizer": ts.SGD(lr=0.05, momentum=0.9, clip_norm=0.5), "micro_batch": 16},
+    "learned slopes": {"net": lambda: network(ts.AllReLU("auto"))},
     "schedule": {"net": lambda: network(ts.SReLU()), "topology": ts.Static(), "standardize": False,
                  "optimizer": ts.SGD(lr=ts.Cosine(0.05), momentum=0.9)},
 }

@@ -79,6 +79,7 @@ cases = {
     "compacted": {"pruning": ts.ImportancePruning(start=1, period=1, **compaction)},
     "DeepR": {"topology": ts.DeepR()},
     "Adam": {"optimizer": ts.Adam(lr=0.003)},
+    "learned slopes": {"activation": ts.AllReLU("auto")},
     "PReLU, Nesterov": {"activation": ts.PReLU(), "optimizer": ts.SGD(lr=0.05, nesterov=True)},
     "clipped micro-batches": {"optimizer": ts.SGD(lr=0.05, clip_norm=1.0), "micro_batch": 16},
 }
@@ -115,7 +116,7 @@ for name, settings in cases.items():
 if me == 0:
     print("compared", compared)
 """
-    assert run_mpi(4, START + RULES + program).stdout.split() == ["compared", "9"]
+    assert run_mpi(4, START + RULES + program).stdout.split() == ["compared", "10"]
 
 
 @pytest.mark.parametrize("name", ["AllReduce", "Decentralized"])

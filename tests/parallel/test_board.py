@@ -18,7 +18,7 @@ from trulysparse.model import Pattern
 from trulysparse.parallel.board import Board, ModelStore, next_count, own_network
 from trulysparse.parallel.transport import Do, Order, Said, Update
 
-ACTIVATIONS = [ts.ReLU(), ts.PReLU(), ts.SReLU()]
+ACTIVATIONS = [ts.ReLU(), ts.PReLU(), ts.SReLU(), ts.AllReLU("auto")]
 
 
 def network(activation: Any = None, seed: int = 0) -> tuple[ts.SparseMLP, TrainState]:

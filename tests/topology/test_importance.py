@@ -149,6 +149,7 @@ ACTIVATIONS = (
     "prelu",
     "srelu",
     {"name": "prelu", "shared": True},
+    {"name": "all_relu", "alpha": "auto"},
 )
 
 

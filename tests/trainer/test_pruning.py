@@ -53,7 +53,9 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("micro_batch", [None, 16], ids=["whole", "parts"])
-@pytest.mark.parametrize("activation", ["all_relu", {"name": "prelu", "shared": True}, "srelu"], ids=str)
+@pytest.mark.parametrize(
+    "activation", ["all_relu", {"name": "prelu", "shared": True}, "srelu", ts.AllReLU("auto")], ids=str
+)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_compacted_run_is_the_run_that_keeps_its_dead_neurons(
     optimizer: str, activation: Any, micro_batch: int | None
@@ -115,7 +117,9 @@ def test_a_run_resumes_bit_for_bit_across_a_compaction(
     assert history.loss == expected.loss and history.connections == expected.connections
 
 
-@pytest.mark.parametrize("activation", ["all_relu", {"name": "prelu", "shared": True}, "srelu"], ids=str)
+@pytest.mark.parametrize(
+    "activation", ["all_relu", {"name": "prelu", "shared": True}, "srelu", ts.AllReLU("auto")], ids=str
+)
 def test_a_checkpoint_saved_at_the_compaction_resumes_bit_for_bit(activation: Any, tmp_path: Path) -> None:
     X, y = _data()
     file = tmp_path / "c.safetensors"

@@ -28,14 +28,17 @@ struct BackwardArgs {
     Index ld = 0;
     // The layer below: dx is multiplied by its dropout mask and the derivative of its activation.
     Activation below;
-    float below_dropout_scale = 1.0f;  // 1 and kept == nullptr: no dropout
-    BitPlanes below_bits;              // read; kept must be nullptr where the forward pass had no dropout
+    float below_dropout_scale = 1.0f;       // 1 and kept == nullptr: no dropout
+    BitPlanes below_bits;                   // read; kept must be nullptr where the forward pass had no dropout
+    float* below_slope_gradient = nullptr;  // (1) derivative by the slope of a rectifier below, or nullptr; needs dx
     GradientSink sink;
 };
 
 // dw[k] = <x[i,:], dy[j,:]> and dx[i,:] = f'(z_i) * mask * sum_k w[k] * dy[j,:] in one pass over the weights by source i;
 // each block of dw goes to the sink. A block's weights are read before the sink moves them.
 // A bfloat16 dx is rounded last, after its row sum is taken.
+// The slope's gradient is the sum over z < 0 of dL/da z, where z = a / slope is read off the stored a: the slope must
+// not be 0. Sources are added in their order.
 // Work items: sources, long ones in pieces whose partial sums are added in order. One parallel region.
 // ld == 0 (an empty batch) does nothing: the sink's arrays and dx_row_sum stay as they were. The bindings refuse it.
 template <class Offset>

@@ -94,7 +94,15 @@ struct ForwardEnd {
     }
 };
 
-// What follows a backward sum: the mask and derivative of the layer below, and the row's total.
+// Folds a row into one number, in an order that only the widths decide. Changes the row.
+template <int N>
+TS_INLINE float total_of(Vec (&row)[N]) {
+    for (int width = N / 2; width > 0; width /= 2)
+        for (int v = 0; v < width; ++v) row[v] = add(row[v], row[v + width]);
+    return sum(row[0]);
+}
+
+// What follows a backward sum: the mask and derivative of the layer below, and the row's totals.
 struct BackwardEnd {
     const BackwardBlock& job;
 
@@ -109,6 +117,7 @@ struct BackwardEnd {
         const std::size_t at = static_cast<std::size_t>(row) * job.ld;
         const std::size_t word_at = static_cast<std::size_t>(row) * (job.ld / 16);
         if (job.derivative) {
+            if (job.moment) moment_of(job, dx, row);
             if (job.kept) {
                 const Vec scale = set1(job.dropout_scale);
                 for (int v = 0; v < N; ++v) {
@@ -136,11 +145,22 @@ struct BackwardEnd {
         }
         store_row(job.dx, at, dx);
         if (job.row_sum) {
-            for (int width = N / 2; width > 0; width /= 2)
-                for (int v = 0; v < width; ++v) dx[v] = add(dx[v], dx[v + width]);
-            const float total = sum(dx[0]);
+            const float total = total_of(dx);
             job.row_sum[row] = job.accumulate ? job.row_sum[row] + total : total;
         }
+    }
+
+    // Before the mask: x holds it, and its scale, already. dx is still in registers, and x was read just now.
+    template <int N>
+    TS_INLINE void moment_of(const BackwardBlock& job, const Vec (&dx)[N], Index row) {
+        Vec stored[N];
+        load_row(job.x, static_cast<std::size_t>(row) * job.ld, stored);
+        for (int v = 0; v < N; ++v) {
+            const unsigned word = job.negative[static_cast<std::size_t>(row) * (job.ld / 16) + v / kVectorsOfWord];
+            stored[v] = keep(from_bits(word_bits(word, v)), mul(dx[v], stored[v]));
+        }
+        const float total = total_of(stored);
+        job.moment[row] = job.accumulate ? job.moment[row] + total : total;
     }
 };
 

@@ -56,7 +56,8 @@ struct BackwardBlock {
     Rows dx;          // or nullptr
     float* dw;        // or nullptr; one a connection
     float* row_sum;   // or nullptr
-    bool accumulate;  // dw and row_sum hold the sums of earlier tiles
+    float* moment;    // or nullptr; a rectifier's sum of dx * x over negative z, before its derivative
+    bool accumulate;  // dw, row_sum and moment hold the sums of earlier tiles
     bool derivative;  // dx is complete: apply the layer below's dropout and derivative
     Index ld;
     ActivationKind kind;

@@ -339,7 +339,8 @@ def _activation_rows(
     rectified = [kind.resolve(number)[0] == "rectifier" for number in range(1, len(hidden) + 1)]
     signs = sum(n * bits for n, has in zip(hidden, rectified, strict=True) if has)
     kept = sum(n * bits for n, rate in zip(hidden, rates, strict=True) if round(rate * 65536))
-    z = sum(n * ld * 4 for n, lengths in zip(hidden, trained, strict=True) if lengths)
+    apart = [bool(lengths) and not has for lengths, has in zip(trained, rectified, strict=True)]
+    z = sum(n * ld * 4 for n, has in zip(hidden, apart, strict=True) if has)
     itemsize = ACTIVATION_DTYPES[activation_dtype].itemsize
     return [
         MemoryRow("inputs and outputs of a micro-batch", (sizes[0] + sizes[-1]) * ld * 4, TRAINING),
@@ -480,7 +481,12 @@ def plan_prediction(
     shapes = zip(pairwise(sizes), connections, strict=True)
     layers = [_Layer(i, n_in, n_out, nnz, "balanced") for i, ((n_in, n_out), nnz) in enumerate(shapes)]
     kind = get_activation(activation)
-    trained = 4 * sum(sum(kind.parameter_lengths(n).values()) for n in sizes[1:-1])
+    # A rectifier's trained slope becomes a setting of the frozen layer.
+    trained = 4 * sum(
+        sum(kind.parameter_lengths(n).values())
+        for number, n in enumerate(sizes[1:-1], start=1)
+        if kind.resolve(number)[0] != "rectifier"
+    )
     return (
         MemoryRow("connections by target", sum(layer.offset * (layer.n_out + 1) + 4 * layer.nnz for layer in layers)),
         MemoryRow("weights", 4 * sum(connections)),

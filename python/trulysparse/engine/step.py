@@ -32,7 +32,7 @@ class _Hidden:
     activation: Stored
     negative: Bits | None
     kept: Bits | None
-    z: Floats | None  # before a trained activation
+    z: Floats | None  # before PReLU or SReLU
 
 
 class _Workspace:
@@ -49,10 +49,12 @@ class _Workspace:
                     _kernels.aligned_zeros((layer.n_out, ld), dtype),
                     np.zeros(bits, np.uint16) if layer.activation[0] == "rectifier" else None,
                     np.zeros(bits, np.uint16) if threshold else None,
-                    _kernels.aligned_zeros((layer.n_out, ld)) if layer.activation_parameters else None,
+                    _kernels.aligned_zeros((layer.n_out, ld)) if layer.activation_apart else None,
                 )
             )
         self.output = _kernels.aligned_zeros((net.sizes[-1], ld))
+        # What the forward pass applied: a slope in shared memory may move before the backward pass.
+        self.applied = [layer.fused_activation for layer in net.layers[:-1]]
 
     @property
     def sources(self) -> list[Stored]:
@@ -358,11 +360,12 @@ class Engine:
         ordered: Sequence[Floats | None] = self._by_target or [None] * len(net.layers)
         for layer, threshold, hidden, copied in zip(net.layers, self._dropout, space.hidden, ordered, strict=False):
             view, weights = layer.operands(threads)
+            space.applied[layer.index] = layer.fused_activation
             _kernels.forward(
                 view,
                 x,
                 hidden.activation if hidden.z is None else hidden.z,
-                activation=layer.fused_activation,
+                activation=space.applied[layer.index],
                 dropout_threshold=threshold if hidden.z is None else 0,
                 negative=hidden.negative,
                 kept=hidden.kept,
@@ -442,25 +445,30 @@ class Engine:
                 break
             hidden, below, threshold = space.hidden[index - 1], net.layers[index - 1], self._dropout[index - 1]
             sums = row_sums(below)
+            trained = (self._activation_gradients if first else self._activation_parts)[index - 1]
+            slope = trained["slope"] if trained and hidden.z is None else None
             _kernels.backward(
                 layer.view,
                 dy,
                 hidden.activation,
                 hidden.activation,
                 row_sum=sums if hidden.z is None else None,
-                below=below.fused_activation,
+                below=space.applied[index - 1],
                 below_dropout_threshold=threshold if hidden.z is None else 0,
                 below_negative=hidden.negative,
                 below_kept=hidden.kept,
+                below_slope_gradient=slope,
                 sink=sink,
                 threads=threads,
             )
+            if slope is not None:  # a sum over neurons; of those that are dead, compaction may have removed some
+                slope /= math.sqrt(max(1, below.fed_neurons))
             if hidden.z is not None:
                 _kernels.trained_backward(
                     hidden.z,
                     hidden.activation,
                     below.activation_parameters,
-                    (self._activation_gradients if first else self._activation_parts)[index - 1],
+                    trained,
                     row_sum=sums,
                     dropout_threshold=threshold,
                     kept=hidden.kept,
@@ -550,14 +558,19 @@ class Engine:
 
     def _finish(self, fused: bool, lr: float) -> None:
         """Move what is trained in activations, and weights and biases where the backward pass did not."""
-        state, optimizer, threads = self.state, self.optimizer, self.threads
+        state, optimizer = self.state, self.optimizer
         if optimizer.clip_norm is not None:
             trained = [gradient for gradients in self._activation_gradients for gradient in gradients.values()]
             explored = [self._explored[i] for i, e in state.exploring.items() if e.nnz]
             self._clip([*self._gradients, *explored, *self._bias_gradients, *trained], optimizer.clip_norm)
         step = state.step + 1
-        if not fused and self._update_flat(lr, step):
-            return
+        if fused or not self._update_flat(lr, step):
+            self._update_separately(fused, lr, step)
+        self._hold_in_bounds()
+
+    def _update_separately(self, fused: bool, lr: float, step: int) -> None:
+        """Move what is trained in activations, and, unless the backward pass has, weights and biases layer by layer."""
+        state, optimizer, threads = self.state, self.optimizer, self.threads
         if not fused:
             self._update_layers(lr, step)
         for layer, slots, gradients in zip(
@@ -565,6 +578,13 @@ class Engine:
         ):
             for name, values in layer.activation_parameters.items():
                 optimizer.update(values, gradients[name], slots[name], lr=lr, step=step, threads=threads, decay=False)
+
+    def _hold_in_bounds(self) -> None:
+        """Put what is trained in activations back where a step has taken it beyond its bounds."""
+        for layer in self.net.layers[:-1]:
+            for name, (low, high) in self.net.activation.parameter_bounds(layer.index + 1).items():
+                values = layer.activation_parameters[name]
+                np.minimum(np.maximum(values, low, out=values), high, out=values)
 
     def _update_layers(self, lr: float, step: int) -> None:
         """Move the weights and biases of all layers by their gradient arrays."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,12 @@ __all__ = [
 
 F32 = npt.NDArray[np.float32]
 
+# A trained slope's gradient divides by the slope, so it is kept from 0.
+_LEAST_SLOPE = 1 / 64
+
 
 class Activation(Configurable):
-    """Base of all activations. `PReLU` and `SReLU` have parameters that are trained with the weights."""
+    """Base of all activations. `PReLU`, `SReLU` and `AllReLU("auto")` train parameters along with the weights."""
 
     def resolve(self, hidden_number: int) -> tuple[str, float]:
         """Return what the kernels apply in one hidden layer.
@@ -47,7 +50,7 @@ class Activation(Configurable):
         kind : str
             "linear", "rectifier", "sigmoid" or "tanh"; "prelu" or "srelu" for those with parameters.
         slope : float
-            Slope of a rectifier at and below zero; 0 for the others.
+            Slope of a rectifier at and below zero, the first one if it is trained; 0 for the others.
 
         Raises
         ------
@@ -98,6 +101,10 @@ class Activation(Configurable):
         """
         return {}
 
+    def parameter_bounds(self, hidden_number: int) -> dict[str, tuple[float, float]]:
+        """Return between which values the trained parameters of a hidden layer are kept; those without are free."""
+        return {}
+
 
 ACTIVATIONS: Registry[Activation] = Registry("activation", Activation)
 
@@ -142,31 +149,72 @@ class LeakyReLU(Activation):
 
 
 @ACTIVATIONS.register("all_relu")
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AllReLU(Activation):
     """Alternated left ReLU: x above zero; below, slope -alpha in hidden layers 1, 3..., +alpha in 2, 4...
 
     Equation 3 of "Truly Sparse Neural Networks at Scale" (Curci, Mocanu, Pechenizkiy 2021), with the sign of
-    the authors' code. The paper's values are between 0.05 and 0.75.
+    the authors' code. The paper's values are between 0.05 and 0.75, found by trying several for each data set.
+
+    With ``alpha="auto"`` each hidden layer has a slope of its own, trained with the weights at almost no cost: its
+    gradient is read off the stored activations in the backward pass that is made anyway. The optimizer moves the slopes
+    like biases, without weight decay, by their gradient divided by the square root of the number of neurons that have
+    incoming connections. After each step a slope is put back between 1/64 and 1 in size, with the sign that its layer
+    has above, so the signs keep alternating. `SparseMLP.summary` shows what was learned.
 
     Parameters
     ----------
     alpha
-        Size of the slope below zero, in [0, 1].
+        Size of the slope below zero, in [0, 1], or ``"auto"``.
+    start
+        First size of every slope with ``alpha="auto"``, in [1/64, 1]; default 0.5.
 
     Raises
     ------
     ConfigError
-        `alpha` is out of range.
+        `alpha` or `start` is out of range, or `start` is given beside a number for `alpha`.
     """
 
-    alpha: float = 0.6
+    alpha: float | Literal["auto"] = 0.6
+    start: float | None = None
 
     def __post_init__(self) -> None:
+        if self.learned:
+            start = 0.5 if self.start is None else self.start
+            checked = check_number(start, "start of AllReLU", low=_LEAST_SLOPE, high=1)
+            object.__setattr__(self, "start", checked)
+            return
+        if isinstance(self.alpha, str):
+            raise ConfigError(f"alpha of AllReLU must be a number in [0, 1] or 'auto', got {self.alpha!r}")
         object.__setattr__(self, "alpha", check_number(self.alpha, "alpha of AllReLU", low=0, high=1))
+        if self.start is not None:
+            raise ConfigError(
+                f"start={self.start!r} of AllReLU is where a learned slope begins, but alpha={self.alpha!r} is fixed; "
+                "leave start out, or give alpha='auto'"
+            )
+
+    def __repr__(self) -> str:
+        return f"AllReLU(alpha={self.alpha!r}" + (f", start={self.start!r})" if self.learned else ")")
+
+    @property
+    def learned(self) -> bool:
+        """Whether the slopes are trained with the weights."""
+        return isinstance(self.alpha, str) and self.alpha == "auto"
 
     def _kernel(self, hidden_number: int) -> tuple[str, float]:
-        return "rectifier", -self.alpha if hidden_number % 2 else self.alpha
+        size = self.alpha if self.start is None else self.start
+        return "rectifier", -float(size) if hidden_number % 2 else float(size)
+
+    def parameter_lengths(self, n_out: int) -> dict[str, int]:
+        return {"slope": 1} if self.learned else {}
+
+    def draw_parameters(self, n_out: int, *, seed: int, layer: int, threads: int | None = None) -> dict[str, F32]:
+        return {"slope": _filled(1, self.resolve(layer + 1)[1])} if self.learned else {}
+
+    def parameter_bounds(self, hidden_number: int) -> dict[str, tuple[float, float]]:
+        if not self.learned:
+            return {}
+        return {"slope": (-1.0, -_LEAST_SLOPE) if hidden_number % 2 else (_LEAST_SLOPE, 1.0)}
 
 
 @ACTIVATIONS.register("sigmoid")

@@ -60,7 +60,8 @@ class SparseLayer:
     bias
         float32 (n_out,); likewise.
     activation
-        ``(kind, slope)`` as `Activation.resolve` gives it; ("linear", 0.0) for the output layer.
+        ``(kind, slope)`` as `Activation.resolve` gives it; ("linear", 0.0) for the output layer. Read from a layer, a
+        rectifier's slope is the one in use, trained or not.
     initializer
         Draws the values of grown connections.
     activation_parameters
@@ -86,7 +87,7 @@ class SparseLayer:
         activation_parameters: Mapping[str, F32] | None = None,
     ) -> None:
         self.index = index
-        self.activation = activation
+        self._activation = activation
         self.initializer = initializer
         self.version = 0
         self._view: _kernels.LayerView | None = None
@@ -105,6 +106,7 @@ class SparseLayer:
             _check_values(f"activation_parameters[{name!r}]", array, length, "a target neuron")
         self._pattern, self._values, self._bias = pattern, values, bias
         self._activation_parameters = dict(activation_parameters)
+        self._fed: int | None = None
 
     @property
     def pattern(self) -> Pattern:
@@ -127,9 +129,27 @@ class SparseLayer:
         return self._activation_parameters
 
     @property
+    def activation(self) -> tuple[str, float]:
+        """``(kind, slope)``, with the slope as it is now."""
+        slope = self._activation_parameters.get("slope")
+        return self._activation if slope is None or self.activation_apart else ("rectifier", float(slope[0]))
+
+    @property
+    def activation_apart(self) -> bool:
+        """Whether the activation is a pass of its own over the sums: PReLU and SReLU, not rectifiers."""
+        return bool(self._activation_parameters) and self._activation[0] != "rectifier"
+
+    @property
     def fused_activation(self) -> tuple[str, float]:
-        """What `_kernels.forward` applies; trained activations follow in a pass of their own."""
-        return LINEAR if self._activation_parameters else self.activation
+        """What `_kernels.forward` applies; PReLU and SReLU follow in a pass of their own."""
+        return LINEAR if self.activation_apart else self.activation
+
+    @property
+    def fed_neurons(self) -> int:
+        """Number of target neurons that have incoming connections; counted once for each pattern."""
+        if self._fed is None:
+            self._fed = int(np.count_nonzero(self._pattern.in_degree()))
+        return self._fed
 
     @property
     def n_in(self) -> int:
@@ -235,7 +255,7 @@ class SparseLayer:
         self.order_weights(threads)
         view, weights = self.operands(threads)
         _kernels.forward(view, x, y, activation=self.fused_activation, by_target=weights, threads=threads)
-        if self._activation_parameters:
+        if self.activation_apart:
             z = cast(F32, y)  # networks with such activations predict in float32
             _kernels.trained_forward(z, z, self._activation_parameters, threads=threads)
 
@@ -259,7 +279,8 @@ class SparseLayer:
             col_ptr, row_idx = p.second_index(threads) if self._storage == "fast" else p.transpose(threads)[:2]
             weights = _kernels.aligned_empty(self.nnz)
             _kernels.weights_by_target(self.view, weights, threads)
-        parameters = {name: array.copy() for name, array in self._activation_parameters.items()}
+        trained = self._activation_parameters if self.activation_apart else {}
+        parameters = {name: array.copy() for name, array in trained.items()}
         return FrozenLayer(
             self.n_in, self.n_out, col_ptr, row_idx, weights, self._bias.copy(), self.fused_activation, parameters
         )

@@ -389,7 +389,7 @@ class SparseMLP(Predictor):
 
     @property
     def _trained_activations(self) -> bool:
-        return any(layer.activation_parameters for layer in self.layers)
+        return any(layer.activation_apart for layer in self.layers)
 
     def _stages(self, batches: int, threads: int) -> Sequence[Stage]:
         # a copy of the weights in the order in which they are read pays from the third batch on; lean layers were

@@ -37,6 +37,8 @@ class LayerSummary:
         The biases.
     activation_bytes
         What is trained in the activation.
+    slope
+        That of a rectifier if it is trained, as it is now; else None.
     """
 
     index: int
@@ -50,6 +52,7 @@ class LayerSummary:
     second_index_bytes: int
     bias_bytes: int
     activation_bytes: int = 0
+    slope: float | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -157,6 +160,9 @@ class Summary:
         )
         if self.activation_parameters:
             tail += f", {self.activation_parameters:,} activation parameters"
+        slopes = [f"{row.slope:.2f}" for row in self.rows if row.slope is not None]
+        if slopes:
+            tail += f"\nall_relu(auto): {', '.join(slopes)}"
         return "\n".join(
             [
                 self.title,
@@ -186,14 +192,14 @@ def format_bytes(n: int) -> str:
 
 def _activation_text(activation: tuple[str, float]) -> str:
     kind, slope = activation
-    return f"{kind} {slope:+g}" if kind == "rectifier" and slope else kind
+    return f"{kind} {slope:+.4g}" if kind == "rectifier" and slope else kind
 
 
 def summarize(title: str, layers: Sequence[SparseLayer]) -> Summary:
     """Describe layers. The second index is counted whether or not it has been made yet."""
     rows = []
     for layer in layers:
-        pattern = layer.pattern
+        pattern, trained = layer.pattern, layer.activation_parameters
         offset_bytes = pattern.row_ptr.itemsize
         rows.append(
             LayerSummary(
@@ -209,7 +215,8 @@ def summarize(title: str, layers: Sequence[SparseLayer]) -> Summary:
                 if layer.storage == "lean"
                 else layer.nnz * (4 + offset_bytes) + (layer.n_out + 1) * offset_bytes,
                 bias_bytes=layer.bias.nbytes,
-                activation_bytes=sum(array.nbytes for array in layer.activation_parameters.values()),
+                activation_bytes=sum(array.nbytes for array in trained.values()),
+                slope=layer.activation[1] if trained and not layer.activation_apart else None,
             )
         )
     return Summary(title, tuple(rows))

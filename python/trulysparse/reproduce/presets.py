@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What `trulysparse train NAME` and `reproduce` do when nothing else is said: the paper's settings, where it has any.
 
-"Truly Sparse Neural Networks at Scale", tables 1 and 7; all of them with momentum 0.9 and weight decay 2e-4 in the
-paper's form, dropout 0.3, SET 0.3. The networks for data that the paper does not use are our choice.
+"Truly Sparse Neural Networks at Scale", tables 1 and 7; all of them with momentum 0.9, dropout 0.3 and SET 0.3. The
+networks for data that the paper does not use are our choice.
+
+Of the weight decay the authors' two programs say different things: 2e-4 taken off every step in the sequential one,
+none in the parallel one. With none Fashion-MNIST comes to the paper's accuracy, and importance pruning to its number of
+connections; with 2e-4 it ends two points lower with fewer connections. For Madelon it is the other way round.
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ def _preset(
     return preset
 
 
+_NO_DECAY = {"weight_decay": 0.0}
+
 # the sampler is the one that gives the paper's number of connections
 _LEUKEMIA = _preset(
     [27500, 27500],
@@ -67,9 +73,9 @@ _PRESETS = {
         trainer={"batch_size": 32},
         fit={"epochs": 60},
     ),
-    "fashion_mnist": _preset([1000, 1000, 1000], 20, 0.6, "he_uniform"),
-    "mnist": _preset([1000, 1000, 1000], 20, 0.6, "he_uniform"),
-    "cifar10": _preset([4000, 1000, 4000], 20, 0.75, "he_uniform"),
+    "fashion_mnist": _preset([1000, 1000, 1000], 20, 0.6, "he_uniform", optimizer=_NO_DECAY),
+    "mnist": _preset([1000, 1000, 1000], 20, 0.6, "he_uniform", optimizer=_NO_DECAY),
+    "cifar10": _preset([4000, 1000, 4000], 20, 0.75, "he_uniform", optimizer=_NO_DECAY),
     "madelon": _preset([400, 100, 400], 10, 0.5, "normal", sampler="replacement", trainer={"batch_size": 32}),
     "higgs": _preset([1000, 1000, 1000], 10, 0.05, "xavier", sampler="replacement"),
     "leukemia": _LEUKEMIA,
