@@ -33,7 +33,9 @@ def test_a_case_has_the_papers_settings(
     assert (model["init"], model["hidden"], model["dropout"]) == (init, hidden, 0.3)
     assert model["activation"] == {"name": "all_relu", "alpha": alpha}
     optimizer = settings["optimizer"]
-    assert (optimizer["lr"], optimizer["momentum"], optimizer["weight_decay"]) == (lr, 0.9, 2e-4)
+    # the authors' sequential program has 2e-4, their parallel one none, with which images come to the paper's accuracy
+    decay = 0.0 if dataset in ("fashion_mnist", "cifar10") else 2e-4
+    assert (optimizer["lr"], optimizer["momentum"], optimizer["weight_decay"]) == (lr, 0.9, decay)
     assert settings["topology"] == {"name": "set", "drop_fraction": 0.3}
     assert settings["trainer"]["batch_size"] == batch and settings["fit"]["epochs"] == 500
     assert "pruning" not in settings and "augment" not in settings and "parallel" not in settings

@@ -12,10 +12,13 @@ import pytest
 
 import trulysparse as ts
 from trulysparse.reproduce import run as module
+from trulysparse.reproduce.accuracy_tables import TABLE_5
 from trulysparse.reproduce.cases import Case, make_case
 from trulysparse.reproduce.files import CASE, CHECKPOINT, HISTORY, MODEL, PROGRESS, RESULT, Place, held, read_json
 from trulysparse.reproduce.measure import PROBE, Measure, halves
+from trulysparse.reproduce.remarks import remarks
 from trulysparse.reproduce.run import main, run_case
+from trulysparse.reproduce.table import Options, Results
 from trulysparse.trainer import History
 
 CLOCKS = ("train_seconds", "evaluate_seconds", "evolve_seconds")
@@ -141,3 +144,16 @@ def test_what_goes_wrong_is_an_exit_code(tmp_path: Path, capsys: pytest.CaptureF
     assert main([str(place.prepare())]) == 1
     assert "--data DIR says where madelon.npz is" in capsys.readouterr().err
     assert not place.done
+
+
+def test_learned_slopes_are_in_the_result_and_under_the_table(tmp_path: Path) -> None:
+    case = make_case("digits", activation={"name": "all_relu", "alpha": "auto", "start": 0.5}, epochs=2)
+    result = _run(case, tmp_path)
+    net = ts.load(Place(tmp_path, case).directory / MODEL)
+    learned = [float(layer.activation_parameters["slope"][0]) for layer in net.layers[:-1]]
+    assert result["slopes"] == learned and learned[0] < 0 < learned[1] and learned != [-0.5, 0.5]
+    options = Options(out=tmp_path, datasets=("digits",), epochs=2)
+    results = Results(tmp_path)
+    said = remarks(TABLE_5.all_rows(options, results), results, options)
+    assert f"digits, automatic slopes, seed 0: the layers learned {learned[0]:.2f}, {learned[1]:.2f}." in said
+    assert _run(make_case("digits", epochs=1), tmp_path)["slopes"] is None

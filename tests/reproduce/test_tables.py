@@ -13,7 +13,6 @@ import pytest
 import trulysparse as ts
 from trulysparse.data import files as data_files
 from trulysparse.errors import ConfigError
-from trulysparse.model.activations import get_activation
 from trulysparse.reproduce import accuracy_tables, flow_figure
 from trulysparse.reproduce.cases import RELU, make_case
 from trulysparse.reproduce.catalog import TABLES, find_table
@@ -108,12 +107,15 @@ def test_table_5_has_the_grid_of_slopes_and_the_automatic_one(options: Options) 
     rows = _rows("table5", options)
     assert [row.paper.accuracy for row in rows[:11]] == [TABLE5[slope].accuracy for slope in sorted(TABLE5)]
     assert rows[11].cells == ("All-ReLU (automatic)",)
-    try:
-        get_activation({"name": "all_relu", "alpha": "auto", "start": 0.5})
-    except ConfigError:
-        assert rows[11].case is None and "does not know" in rows[11].why
-    else:
-        assert rows[11].case is not None
+    assert rows[11].case is not None and rows[11].paper.accuracy is None
+
+
+def test_an_activation_that_this_version_does_not_know_is_a_line(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy_tables, "_AUTOMATIC", ({"name": "all_relu", "alpha": "by magic"},))
+    row = _rows("table5", options)[-1]
+    assert row.case is None and "does not know" in row.why
 
 
 def test_table_5_also_has_the_slope_of_another_data_set(options: Options) -> None:
@@ -158,6 +160,12 @@ def test_minutes_of_all_rows_are_added_where_all_are_there(options: Options, kee
             keep(make_case("madelon", activation=activation, pruning=pruning), [0.6])
     text, _ = _render("table2", of_madelon)
     assert "Madelon: one seed of all 4 rows, one after the other, takes 6.0 minutes; the paper's 14." in text
+
+
+def test_the_weight_decay_that_the_paper_does_not_give_is_said(options: Options) -> None:
+    said = {name: _render(name, options)[1]["remarks"] for name in ("table2", "table5")}
+    assert any(line.startswith("No weight decay: CIFAR-10, Fashion-MNIST.") for line in said["table2"])
+    assert any(line.startswith("No weight decay: Fashion-MNIST.") for line in said["table5"])
 
 
 def test_changed_settings_are_runs_of_their_own_and_said(options: Options, keep: Keep) -> None:

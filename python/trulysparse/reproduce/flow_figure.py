@@ -51,11 +51,7 @@ def _render(table: Table, rows: Sequence[Row], results: Results, options: Option
         seeds = len(results.of(row.case)) if row.case is not None else 0
         lines.append([*cells, *(f"{mean:.3g}" for mean in means), *("–",) * (_PARTS - len(means)), str(seeds)])
         data.append({"dataset": row.dataset, "activation": row.cells[0], "flow": flow.tolist(), "seeds": seeds})
-    said = [
-        f"Squared norm of the gradient over all connections, on the same {PROBE} training samples after every epoch, "
-        "dropout off; the mean over seeds and over each quarter of the epochs. The paper gives a picture, no figures.",
-        *remarks(rows, results, options, accuracies=False),
-    ]
+    said = [*table.notes, *remarks(rows, results, options, accuracies=False)]
     picture = options.out / f"{table.name}.png"
     shown = ""
     if drawn:
@@ -101,4 +97,8 @@ FIGURE_5 = Table(
     _rows_of_figure5,
     _render,
     ("activation",),
+    notes=(
+        f"Squared norm of the gradient over all connections, on the same {PROBE} training samples after every epoch, "
+        "dropout off; the mean over seeds and over each quarter of the epochs. The paper gives a picture, no figures.",
+    ),
 )

@@ -27,7 +27,7 @@ def remarks(rows: Sequence[Row], results: Results, options: Options, *, accuraci
     """
     cases = [row.case for row in rows if row.case is not None]
     runs = [run for case in cases for run in results.of(case)]
-    said = [*_of_data(rows, runs), *_of_settings(cases, options), *_of_machines(runs)]
+    said = [*_of_data(rows, runs), *_of_slopes(runs), *_of_settings(cases, options), *_of_machines(runs)]
     if accuracies:
         said += [
             *_of_minutes(rows, results),
@@ -54,6 +54,16 @@ def _of_data(rows: Sequence[Row], runs: Sequence[dict[str, Any]]) -> list[str]:
     return said
 
 
+def _of_slopes(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Say which slopes were learned, where they were."""
+    return [
+        f"{source(run['case']['dataset']).title}, automatic slopes, seed {run['case']['seed']}: the layers learned "
+        f"{', '.join(f'{slope:.2f}' for slope in run['slopes'])}."
+        for run in runs
+        if run.get("slopes")
+    ]
+
+
 def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
     said = []
     if options.epochs != PAPER_EPOCHS:
@@ -64,6 +74,12 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
     if options.changes:
         changes = ", ".join(f"{key} = {value!r}" for key, value in options.changes.items())
         said.append(f"Settings other than the paper's: {changes}.")
+    without = sorted({case.dataset for case in cases if not case.settings["optimizer"].get("weight_decay")})
+    if without:
+        said.append(
+            f"No weight decay: {', '.join(source(name).title for name in without)}. The paper's table of settings does "
+            "not give it, and its sequential program has 2e-4, its parallel one none."
+        )
     images = {case.dataset for case in cases if source(case.dataset).image is not None}
     for dataset in sorted(images):
         title = source(dataset).title

@@ -121,6 +121,8 @@ def run_cases(
                 line.show([Running(job.case.label, job.case.seed, job.work, job.place.progress()) for job in running])
         finally:
             outcome.signal = signals.received
+            if running:
+                line.say(f"stopping {len(running)} runs, which write their checkpoints")
             _stop(running)
             line.close()
     return outcome

@@ -95,6 +95,8 @@ class Table:
         Returns the text (Markdown) and the same as data, and may write pictures.
     heads : tuple of str
         What stands above `Row.cells`.
+    notes : tuple of str
+        What is said under the table before all else.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Table:
     rows: Callable[[str, Options, Results], list[Row]]
     render: Callable[[Table, Sequence[Row], Results, Options], tuple[str, dict[str, Any]]] = field(repr=False)
     heads: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def all_rows(self, options: Options, results: Results) -> list[Row]:
         """Return the rows of all data sets; a line for one that is absent, unless there are results of it."""
