@@ -18,19 +18,20 @@ from trulysparse.reproduce.remarks import remarks
 from trulysparse.reproduce.summary import Summary
 from trulysparse.reproduce.table import Options, Results, Row, Table, markdown, number
 
-__all__ = ["TABLE_2", "TABLE_3", "TABLE_5", "activation_title", "augmentations", "render_accuracies"]
+__all__ = ["TABLE_2", "TABLE_3", "TABLE_5", "activation_title", "augmented", "render_accuracies"]
 
 _YES = {True: "yes", False: "no"}
 _AUTOMATIC: tuple[Mapping[str, Any], ...] = ({"name": "all_relu", "alpha": "auto", "start": 0.5},)
 
 
-def augmentations(dataset: str, options: Options) -> tuple[bool, ...]:
-    """Return whether to train without and with augmentation, where the paper augments."""
-    return (False, True) if source(dataset).image is not None and options.augment else (False,)
+def _augmentations(dataset: str, options: Options) -> tuple[bool, ...]:
+    """Return whether to train with augmentation, and without: both where the paper augments, its own way first."""
+    return (True, False) if augmented(dataset, options) else (False,)
 
 
-def _augmented(dataset: str, options: Options) -> bool:
-    return augmentations(dataset, options)[-1]
+def augmented(dataset: str, options: Options) -> bool:
+    """Return whether to train with augmentation where only one of both is wanted."""
+    return source(dataset).image is not None and options.augment
 
 
 def activation_title(activation: Mapping[str, Any]) -> str:
@@ -42,16 +43,15 @@ def activation_title(activation: Mapping[str, Any]) -> str:
 
 
 def _title(case: Case) -> str:
-    parts = [activation_title(case.settings["model"]["activation"])]
-    return ", ".join(
-        [*parts, *(["dense"] if case.dense else []), *(["augmented"] if "augment" in case.settings else [])]
-    )
+    words = {"dense": case.dense, "augmented": "augment" in case.settings}
+    name = activation_title(case.settings["model"]["activation"])
+    return ", ".join([name, *(word for word, so in words.items() if so)])
 
 
 def _rows_of_table2(dataset: str, options: Options, results: Results) -> list[Row]:
     """ReLU and All-ReLU, without and with importance pruning; dense networks."""
     rows = []
-    for augment in augmentations(dataset, options):
+    for augment in _augmentations(dataset, options):
         for name, activation in (("relu", RELU), ("all_relu", None)):
             for pruning in (False, True):
                 case = options.case(dataset, activation=activation, pruning=pruning, augment=augment)
@@ -69,7 +69,7 @@ def _dense_rows(dataset: str, options: Options, results: Results) -> list[Row]:
         case = options.case(
             dataset,
             activation=activation,
-            augment=_augmented(dataset, options),
+            augment=augmented(dataset, options),
             dense_minutes=options.dense_minutes,
         )
         if options.dense_minutes > 0:
@@ -105,7 +105,7 @@ def _rows_of_table3(dataset: str, options: Options, results: Results) -> list[Ro
             case = options.case(
                 dataset,
                 pruning=pruning,
-                augment=_augmented(dataset, options),
+                augment=augmented(dataset, options),
                 strategy=strategy,
                 workers=options.workers,
             )
@@ -136,7 +136,7 @@ def _rows_of_table5(dataset: str, options: Options, results: Results) -> list[Ro
         except ConfigError:
             rows.append(Row(dataset, cells, None, paper, why="this version of trulysparse does not know it"))
         else:
-            case = options.case(dataset, activation=activation, augment=_augmented(dataset, options))
+            case = options.case(dataset, activation=activation, augment=augmented(dataset, options))
             rows.append(Row(dataset, cells, case, paper))
     return rows
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse.plot.canvas import figure, write_png
-from trulysparse.reproduce.accuracy_tables import activation_title, augmentations
+from trulysparse.reproduce.accuracy_tables import activation_title, augmented
 from trulysparse.reproduce.cases import RELU
 from trulysparse.reproduce.datasets import source
 from trulysparse.reproduce.measure import PROBE
@@ -29,7 +29,7 @@ def _rows_of_figure5(dataset: str, options: Options, results: Results) -> list[R
     """ReLU and All-ReLU of table 2, without importance pruning."""
     rows = []
     for activation in (RELU, None):
-        case = options.case(dataset, activation=activation, augment=augmentations(dataset, options)[-1])
+        case = options.case(dataset, activation=activation, augment=augmented(dataset, options))
         rows.append(Row(dataset, (activation_title(case.settings["model"]["activation"]),), case))
     return rows
 

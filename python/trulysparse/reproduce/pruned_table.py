@@ -10,7 +10,7 @@ from typing import Any
 from trulysparse._files import write_text
 from trulysparse.errors import DataError
 from trulysparse.model import load as load_network
-from trulysparse.reproduce.accuracy_tables import augmentations
+from trulysparse.reproduce.accuracy_tables import augmented
 from trulysparse.reproduce.datasets import load, locate, source
 from trulysparse.reproduce.files import MODEL, read_json
 from trulysparse.reproduce.paper import NO_FIGURE, TABLE6
@@ -28,7 +28,7 @@ _FILE = "pruned.json"
 
 def _rows_of_table6(dataset: str, options: Options, results: Results) -> list[Row]:
     """All-ReLU of table 2, as the paper's rows are."""
-    case = options.case(dataset, augment=augmentations(dataset, options)[-1])
+    case = options.case(dataset, augment=augmented(dataset, options))
     return [Row(dataset, (), case)]
 
 
