@@ -97,6 +97,15 @@ def test_table_3_has_both_strategies_with_and_without_pruning(options: Options) 
     assert all("augment" in case.settings for case in cases if case.dataset == "cifar10")
 
 
+def test_table_3_says_what_its_parallel_rows_do(options: Options) -> None:
+    _, data = _render("table3", options)
+    said = "\n".join(data["remarks"])
+    assert "2 workers and a master, the paper has 5" in said and "by 2: the paper has a larger rate" in said
+    _, data = _render("table3", Options(out=options.out, datasets=("digits",), workers=3))
+    said = "\n".join(data["remarks"])
+    assert "3 workers and a master" in said and "a larger rate" not in said  # digits have no hot start
+
+
 def test_table_3_says_what_is_missing_where_there_is_no_mpi(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accuracy_tables, "find_mpiexec", lambda: None)
     text, _ = _render("table3", options)

@@ -101,8 +101,12 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
             f"Parallel rows: {parallel[0].workers} workers and a master, the paper has 5 and a master. While workers "
             "train networks of their own no epoch is judged: best and selected are over the epochs before, and the "
             "averaged network; last is the averaged network.",
-            "WASAP doubles the learning rate in its first 5 epochs: the paper has a larger rate there and does not say "
-            "which.",
+        ]
+        factors = sorted({case.settings["parallel"]["hot_start"] for case in parallel if _is_hot(case)})
+        said += [
+            f"WASAP multiplies the learning rate of its first 5 epochs by {factor:g}: the paper has a larger rate "
+            "there and does not say which."
+            for factor in factors
         ]
         if any("pruning" in case.settings for case in parallel):
             said.append(
@@ -110,6 +114,10 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
                 "code, and of 20 every 10 epochs in sequential ones, as its sequential code."
             )
     return said
+
+
+def _is_hot(case: Case) -> bool:
+    return "hot_start" in case.settings["parallel"]
 
 
 def _of_minutes(rows: Sequence[Row], results: Results) -> list[str]:
@@ -138,9 +146,8 @@ def _of_machines(runs: Sequence[dict[str, Any]]) -> list[str]:
     busy = [run["other_cores_busy"] for run in runs if run["other_cores_busy"] is not None]
     said = list(machines)
     if busy:
-        said.append(
-            f"Other processes, further runs included, kept {min(busy):.1f} to {max(busy):.1f} cores busy meanwhile."
-        )
+        cores = " to ".join(dict.fromkeys(f"{value:.1f}" for value in (min(busy), max(busy))))
+        said.append(f"Other processes, further runs included, kept {cores} cores busy meanwhile.")
     return [*said, f"The paper's machine: {MACHINE}."]
 
 
