@@ -154,3 +154,20 @@ def test_artificial_data_of_the_guide_runs_as_written(tmp_path: Path, monkeypatc
     assert isinstance(data.X_test, np.ndarray)
     np.testing.assert_array_equal(data.X_test, X_test)
     assert (tmp_path / "X.npy").is_file()
+
+
+def test_the_guide_to_the_tables_names_all_tables_options_and_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    from trulysparse.cli import main
+    from trulysparse.reproduce.catalog import TABLES
+
+    guide = (ROOT / "docs/guides/reproduce.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE) == list(TABLES)
+    for table in TABLES.values():
+        row = next(line for line in guide.splitlines() if line.startswith(f"| `{table.name}`"))
+        assert "as table2" in row or row.endswith(f"| {', '.join(table.datasets)} |")
+    with pytest.raises(SystemExit):
+        main(["reproduce", "--help"])
+    options = set(re.findall(r"(--[a-z-]+)", capsys.readouterr().out)) - {"--help", "--quiet"}
+    assert options and all(f"`{option}" in guide or f" {option}" in guide for option in options)
+    for column in ("best %", "selected %", "last %", "start → end", "min", "peak MB", "seeds"):
+        assert f"\n| {column} | " in guide

@@ -3,54 +3,142 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trulysparse.reproduce.cases import RELU, Case, make_case
+from trulysparse.errors import ConfigError
+from trulysparse.model.activations import get_activation
+from trulysparse.reproduce.cases import RELU, Case
 from trulysparse.reproduce.datasets import source
-from trulysparse.reproduce.paper import NO_FIGURE, TABLE2, TABLE2_DENSE, Figure
+from trulysparse.reproduce.files import find_mpiexec
+from trulysparse.reproduce.paper import NO_FIGURE, TABLE2, TABLE2_DENSE, TABLE3, TABLE5
+from trulysparse.reproduce.presets import preset
 from trulysparse.reproduce.remarks import remarks
 from trulysparse.reproduce.summary import Summary
 from trulysparse.reproduce.table import Options, Results, Row, Table, markdown, number
 
-__all__ = ["TABLE_2", "render_accuracies"]
+__all__ = ["TABLE_2", "TABLE_3", "TABLE_5", "activation_title", "augmented", "render_accuracies"]
 
 _YES = {True: "yes", False: "no"}
+_AUTOMATIC: tuple[Mapping[str, Any], ...] = ({"name": "all_relu", "alpha": "auto", "start": 0.5},)
 
 
-def _rows_of_table2(dataset: str, options: Options) -> list[Row]:
+def _augmentations(dataset: str, options: Options) -> tuple[bool, ...]:
+    """Return whether to train with augmentation, and without: both where the paper augments, its own way first."""
+    return (True, False) if augmented(dataset, options) else (False,)
+
+
+def augmented(dataset: str, options: Options) -> bool:
+    """Return whether to train with augmentation where only one of both is wanted."""
+    return source(dataset).image is not None and options.augment
+
+
+def activation_title(activation: Mapping[str, Any]) -> str:
+    """Return what tables call an activation."""
+    if activation["name"] == "all_relu":
+        alpha = activation["alpha"]
+        return f"All-ReLU ({'automatic' if alpha == 'auto' else alpha})"
+    return {"relu": "ReLU"}.get(activation["name"], str(activation["name"]))
+
+
+def _title(case: Case) -> str:
+    words = {"dense": case.dense, "augmented": "augment" in case.settings}
+    name = activation_title(case.settings["model"]["activation"])
+    return ", ".join([name, *(word for word, so in words.items() if so)])
+
+
+def _rows_of_table2(dataset: str, options: Options, results: Results) -> list[Row]:
     """ReLU and All-ReLU, without and with importance pruning; dense networks."""
     rows = []
-    augmentations = (False, True) if source(dataset).image is not None and options.augment else (False,)
-    for augment in augmentations:
+    for augment in _augmentations(dataset, options):
         for name, activation in (("relu", RELU), ("all_relu", None)):
             for pruning in (False, True):
-                case = make_case(
-                    dataset, activation=activation, pruning=pruning, augment=augment, epochs=options.epochs
-                )
+                case = options.case(dataset, activation=activation, pruning=pruning, augment=augment)
                 # the paper's figures are those with augmentation, where it augments at all
                 comparable = augment or source(dataset).image is None
                 paper = TABLE2.get((dataset, name, pruning), NO_FIGURE) if comparable else NO_FIGURE
-                cells = (_activation(case) + (", augmented" if augment else ""), _YES[pruning])
-                rows.append(Row(dataset, cells, case, paper))
+                rows.append(Row(dataset, (_title(case), _YES[pruning]), case, paper))
+    return rows + _dense_rows(dataset, options, results)
+
+
+def _dense_rows(dataset: str, options: Options, results: Results) -> list[Row]:
+    rows = []
     for name, activation in (("relu", RELU), ("all_relu", None)):
         paper = TABLE2_DENSE.get((dataset, name), NO_FIGURE)
+        case = options.case(
+            dataset,
+            activation=activation,
+            augment=augmented(dataset, options),
+            dense_minutes=options.dense_minutes,
+        )
         if options.dense_minutes > 0:
-            case = make_case(dataset, activation=activation, dense_minutes=options.dense_minutes, epochs=options.epochs)
-            rows.append(Row(dataset, (f"{_activation(case)}, dense", "no"), case, paper, seeds=1))
-        elif paper != NO_FIGURE:
+            rows.append(Row(dataset, (_title(case), _YES[False]), case, paper, seeds=1))
+        elif longest := _of_any_length(case, results):
+            rows.append(Row(dataset, (_title(case), _YES[False]), longest, paper, seeds=1))
+        else:
             why = "left out; --dense-minutes M trains it for M minutes"
-            rows.append(Row(dataset, ({"relu": "ReLU"}.get(name, "All-ReLU") + ", dense", "no"), None, paper, why=why))
+            rows.append(Row(dataset, (_title(case), _YES[False]), None, paper, why=why))
     return rows
 
 
-def _activation(case: Case) -> str:
-    """Return what tables call an activation."""
-    activation = case.settings["model"]["activation"]
-    if activation["name"] == "all_relu":
-        return f"All-ReLU ({activation['alpha']})"
-    return {"relu": "ReLU"}.get(activation["name"], str(activation["name"]))
+def _of_any_length(case: Case, results: Results) -> Case | None:
+    """Return the case of which there are results that differs in its minutes only; the longest of several."""
+    found = [
+        other
+        for other in results.cases
+        if other.dataset == case.dataset and _timeless(other) == _timeless(case) and "stop" in other.settings
+    ]
+    return max(found, key=lambda other: float(other.settings["stop"]["minutes"]), default=None)
+
+
+def _timeless(case: Case) -> dict[str, Any]:
+    return {key: table for key, table in case.settings.items() if key != "stop"}
+
+
+def _rows_of_table3(dataset: str, options: Options, results: Results) -> list[Row]:
+    """WASSP and WASAP without and with importance pruning, and the sequential runs of table 2."""
+    rows = []
+    missing = find_mpiexec() is None
+    for strategy in ("wassp", "wasap", "sequential"):
+        for pruning in (False, True):
+            case = options.case(
+                dataset,
+                pruning=pruning,
+                augment=augmented(dataset, options),
+                strategy=strategy,
+                workers=options.workers,
+            )
+            why = ""
+            if missing and strategy != "sequential":
+                why = "needs MPI: pip install 'trulysparse[mpi]' and an mpiexec"
+            cells = (
+                strategy.upper() if strategy != "sequential" else "sequential",
+                str(options.workers) if strategy != "sequential" else "–",
+                _YES[pruning],
+            )
+            rows.append(Row(dataset, cells, case, TABLE3.get((dataset, strategy, pruning), NO_FIGURE), why=why))
+    return rows
+
+
+def _rows_of_table5(dataset: str, options: Options, results: Results) -> list[Row]:
+    """ReLU, All-ReLU with several slopes, and with slopes that choose themselves."""
+    of_paper = preset(dataset)["model"]["activation"]["alpha"]
+    slopes = sorted({slope for slope in TABLE5 if slope} | {of_paper})
+    activations = [RELU, *({"name": "all_relu", "alpha": slope} for slope in slopes), *_AUTOMATIC]
+    rows = []
+    for activation in activations:
+        slope = activation.get("alpha", 0.0)
+        paper = TABLE5.get(slope, NO_FIGURE) if dataset == "fashion_mnist" else NO_FIGURE
+        cells = (activation_title(activation),)
+        try:
+            get_activation(activation)
+        except ConfigError:
+            rows.append(Row(dataset, cells, None, paper, why="this version of trulysparse does not know it"))
+        else:
+            case = options.case(dataset, activation=activation, augment=augmented(dataset, options))
+            rows.append(Row(dataset, cells, case, paper))
+    return rows
 
 
 def render_accuracies(
@@ -64,39 +152,40 @@ def render_accuracies(
     lines, data = [], []
     for row in rows:
         summary = results.summary(row)
-        paper = row.paper
-        theirs = [number(paper.accuracy, 2), _connections(paper.start, paper.end)]
-        lines.append([source(row.dataset).title, *row.cells, theirs[0], *_ours(row, summary, theirs[1], paper)])
+        paper = number(row.paper.accuracy, 2)
+        lines.append([source(row.dataset).title, *row.cells, paper, *_columns(row, summary)])
         data.append(
             {
                 "dataset": row.dataset,
                 **dict(zip(table.heads, row.cells, strict=True)),
-                "paper": asdict(paper),
+                "paper": asdict(row.paper),
                 "case": None if row.case is None else row.case.to_json(),
                 "ours": None if summary is None else summary.to_json(),
                 "why": row.why,
             }
         )
-    said = remarks(rows, results, options)
+    said = [*table.notes, *remarks(rows, results, options)]
     text = f"# {table.title}\n\n{markdown(header, lines)}\n\n" + "".join(f"- {line}\n" for line in said)
     return text, {"table": table.name, "rows": data, "remarks": said}
 
 
-def _ours(row: Row, summary: Summary | None, paper_connections: str, paper: Figure) -> list[str]:
-    minutes = number(paper.minutes, 1)
+def _columns(row: Row, summary: Summary | None) -> list[str]:
+    """Return the columns behind the paper's accuracy."""
+    paper = _connections(row.paper.start, row.paper.end)
+    minutes = number(row.paper.minutes, 1)
     if summary is None:
-        return [row.why or "not run yet", "", "", paper_connections, "", minutes, "", "", "", ""]
-    biases = 0.0
-    start, end = summary.start + biases, summary.end + biases
+        return [row.why or "not run yet", "", "", paper, "", minutes, "", "", "", ""]
+    # the paper counts the biases of dense networks
+    biases = summary.biases if row.case is not None and row.case.dense else 0
     accuracies = [
-        "diverged" if spread is None else spread.percent() for spread in (summary.best, summary.selected, summary.last)
+        "–" if spread is None else spread.percent() for spread in (summary.best, summary.selected, summary.last)
     ]
     seeds = str(len(summary.seeds)) + (f" ({len(summary.diverged)} diverged)" if summary.diverged else "")
     fewest, most = summary.epochs
     return [
         *accuracies,
-        paper_connections,
-        _connections(start, end),
+        paper,
+        _connections(summary.start + biases, summary.end + biases),
         minutes,
         number(summary.minutes.mean, 1),
         number(summary.peak_mb),
@@ -118,4 +207,21 @@ TABLE_2 = Table(
     _rows_of_table2,
     render_accuracies,
     ("activation", "importance pruning"),
+)
+TABLE_3 = Table(
+    "table3",
+    "Table 3: parallel training",
+    ("higgs", "fashion_mnist", "cifar10"),
+    _rows_of_table3,
+    render_accuracies,
+    ("strategy", "workers", "importance pruning"),
+)
+TABLE_5 = Table(
+    "table5",
+    "Table 5: All-ReLU's slope",
+    ("fashion_mnist",),
+    _rows_of_table5,
+    render_accuracies,
+    ("activation",),
+    ("Of the paper's figures those of slopes other than 0.6 are read off its text.",),
 )

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trulysparse.errors import ConfigError
 from trulysparse.model import ErdosRenyi
 from trulysparse.model.density import get_density
-from trulysparse.model.registry import check_integer
+from trulysparse.model.registry import check_integer, nearest
 from trulysparse.reproduce.datasets import Shape, source
 from trulysparse.reproduce.presets import parallel_preset, preset
 
-__all__ = ["PAPER_EPOCHS", "Case", "activation_label", "make_case"]
+__all__ = ["CHANGEABLE", "PAPER_EPOCHS", "RELU", "Case", "activation_label", "check_change", "make_case"]
 
 PAPER_EPOCHS = 500
 RELU: dict[str, Any] = {"name": "relu"}
@@ -24,7 +25,11 @@ _PRUNING = {
     "sequential": {"percentile": 20.0, "start": 200, "period": 10},
     "parallel": {"percentile": 10.0, "start": 200, "period": 20},
 }
+# a guess, for estimates of time beside runs that end by the clock
+_WORK_A_SECOND = 5e9
 _AUGMENTATION = {"rotation": 10.0, "shift": 0.1, "flip": True}
+
+CHANGEABLE = ("model", "optimizer", "topology", "trainer", "pruning", "parallel", "augment")
 
 Settings = dict[str, dict[str, Any]]
 
@@ -103,7 +108,8 @@ class Case:
         model = self.settings["model"]
         spec = model["density"] if "density" in model else ErdosRenyi(model["epsilon"])
         layers = get_density(spec).expected_connections(self.sizes(shape.n_features, 10))
-        return float(self.epochs) * shape.n_train * sum(layers)
+        work = float(self.epochs) * shape.n_train * sum(layers)
+        return min(work, 60 * self.settings["stop"]["minutes"] * _WORK_A_SECOND) if "stop" in self.settings else work
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
@@ -131,6 +137,7 @@ def make_case(
     dense_minutes: float | None = None,
     seed: int = 0,
     epochs: int = PAPER_EPOCHS,
+    changes: Mapping[str, Any] | None = None,
 ) -> Case:
     """Return a case with the paper's settings (its table 7).
 
@@ -151,6 +158,8 @@ def make_case(
     dense_minutes : float, optional
         A dense network, trained for at most so many minutes.
     seed, epochs : int
+    changes : mapping of str to value, optional
+        Settings other than the paper's, by ``table.key``. Those of a table that the case does not have are left out.
     """
     image = source(dataset).image
     check_integer(epochs, "epochs", low=1)
@@ -174,7 +183,22 @@ def make_case(
         }
     if augment and image is not None:
         settings["augment"] = {"name": "image", "shape": list(image), **_AUGMENTATION}
+    for key, value in (changes or {}).items():
+        check_change(key)
+        table, _, name = key.partition(".")
+        if table in settings:
+            settings[table][name] = value
     return Case(dataset, settings, check_integer(seed, "seed", low=0))
+
+
+def check_change(key: str) -> None:
+    """Raise ConfigError unless `key` is TABLE.KEY with a table that may be changed."""
+    table, _, name = key.partition(".")
+    if table not in CHANGEABLE or not name:
+        raise ConfigError(
+            f"{key!r} is no setting of a run: write TABLE.KEY, TABLE one of {', '.join(CHANGEABLE)}"
+            + nearest(table, CHANGEABLE)
+        )
 
 
 def _pruning(strategy: str, epochs: int) -> dict[str, Any]:

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +19,21 @@ from trulysparse._files import write_text
 from trulysparse.errors import DataError
 from trulysparse.reproduce.cases import Case
 
-__all__ = ["CASE", "CHECKPOINT", "HISTORY", "LOG", "MODEL", "PROGRESS", "RESULT", "Place", "Progress", "read_json"]
+__all__ = [
+    "CASE",
+    "CHECKPOINT",
+    "HISTORY",
+    "LOG",
+    "MODEL",
+    "PROGRESS",
+    "RESULT",
+    "Place",
+    "Progress",
+    "ProgressFile",
+    "find_mpiexec",
+    "held",
+    "read_json",
+]
 
 CASE, RESULT, MODEL, HISTORY = "case.json", "result.json", "model.safetensors", "history.csv"
 CHECKPOINT, PROGRESS, LOG, _LOCK = "checkpoint.safetensors", "progress.json", "log.txt", "lock"
@@ -100,6 +117,14 @@ def held(directory: Path) -> Iterator[bool]:
         except BlockingIOError:
             mine = False
         yield mine
+
+
+def find_mpiexec() -> str | None:
+    """Return the mpiexec of this environment, else that of the system; None if something is missing."""
+    if importlib.util.find_spec("mpi4py") is None:
+        return None
+    beside = Path(sys.executable).with_name("mpiexec")
+    return str(beside) if beside.exists() else shutil.which("mpiexec")
 
 
 class ProgressFile:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from trulysparse.reproduce.cases import PAPER_EPOCHS
+from trulysparse.reproduce.cases import PAPER_EPOCHS, Case
 from trulysparse.reproduce.datasets import source
 from trulysparse.reproduce.paper import MACHINE
 from trulysparse.reproduce.table import Options, Results, Row
@@ -13,38 +14,144 @@ from trulysparse.reproduce.table import Options, Results, Row
 __all__ = ["remarks"]
 
 
-def remarks(rows: Sequence[Row], results: Results, options: Options) -> list[str]:
-    """Return sentences about data, lengths, machine and columns."""
+def remarks(rows: Sequence[Row], results: Results, options: Options, *, accuracies: bool = True) -> list[str]:
+    """Return sentences about data, lengths, machine and columns.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+    results : Results
+    options : Options
+    accuracies : bool
+        Whether the table has the columns of accuracies and minutes, which are explained then.
+    """
+    cases = [row.case for row in rows if row.case is not None]
+    runs = [run for case in cases for run in results.of(case)]
+    said = [*_of_data(rows, runs), *_of_slopes(runs), *_of_settings(cases, options), *_of_machines(runs)]
+    if accuracies:
+        said += [
+            *_of_minutes(rows, results),
+            "best: the best epoch, chosen on the test part, as the paper does; selected: chosen on one half of the "
+            "test part, judged on the other, both ways; last: the last epoch. Mean ± standard deviation over seeds.",
+            "min: wall clock of a run, its measurements included; peak MB: the most memory that its processes had, the "
+            "data included.",
+        ]
+    return said
+
+
+def _of_data(rows: Sequence[Row], runs: Sequence[dict[str, Any]]) -> list[str]:
     said = []
-    found = {row.dataset: result for row in rows if row.case is not None for result in results.of(row.case)}
+    samples = {run["case"]["dataset"]: run["data"]["n_train"] for run in runs}
     for dataset in dict.fromkeys(row.dataset for row in rows):
         known = source(dataset)
         if known.note:
-            said.append(f"{known.title} {known.note}.")
-        if dataset in found and known.paper_train is not None:
-            samples = found[dataset]["data"]["n_train"]
-            if samples != known.paper_train:
-                said.append(
-                    f"{known.title}: {samples:,} of the paper's {known.paper_train:,} training samples; the paper's "
-                    "accuracy is not to be expected."
-                )
+            said.append(f"{known.title}: {known.note}.")
+        if known.paper_train is not None and samples.get(dataset, known.paper_train) != known.paper_train:
+            said.append(
+                f"{known.title}: {samples[dataset]:,} of the paper's {known.paper_train:,} training samples; its "
+                "accuracy is not to be expected."
+            )
+    return said
+
+
+def _of_slopes(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Say which slopes were learned, where they were."""
+    return [
+        f"{source(run['case']['dataset']).title}, automatic slopes, seed {run['case']['seed']}: the layers learned "
+        f"{', '.join(f'{slope:.2f}' for slope in run['slopes'])}."
+        for run in runs
+        if run.get("slopes")
+    ]
+
+
+def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
+    said = []
     if options.epochs != PAPER_EPOCHS:
         said.append(
             f"{options.epochs} epochs, the paper has {PAPER_EPOCHS}; start and period of importance pruning are in "
             "proportion."
         )
-    machines = dict.fromkeys(
-        f"{result['cpu']}, {result['cores']} cores, {result['isa']}, trulysparse {result['trulysparse']}, "
-        f"{result['jobs']} runs at once, {result['threads']} threads each"
-        for row in rows
-        if row.case is not None
-        for result in results.of(row.case)
-    )
-    said += [f"Machine: {machine}." for machine in machines]
-    said += [
-        f"The paper's machine: {MACHINE}.",
-        "best: the best epoch, chosen on the test part, as the paper does; selected: chosen on one half of the test "
-        "part, judged on the other, both ways; last: the last epoch. Mean ± standard deviation over seeds.",
-        "min: wall clock of a run, its measurements included.",
-    ]
+    if options.changes:
+        changes = ", ".join(f"{key} = {value!r}" for key, value in options.changes.items())
+        said.append(f"Settings other than the paper's: {changes}.")
+    without = sorted({case.dataset for case in cases if not case.settings["optimizer"].get("weight_decay")})
+    if without:
+        said.append(
+            f"No weight decay: {', '.join(source(name).title for name in without)}. The paper's table of settings does "
+            "not give it, and its sequential program has 2e-4, its parallel one none."
+        )
+    images = {case.dataset for case in cases if source(case.dataset).image is not None}
+    for dataset in sorted(images):
+        title = source(dataset).title
+        if any("augment" in case.settings for case in cases):
+            said.append(
+                f"{title}: the paper's figures are with augmentation (rotation, shift, flip), beside which they stand."
+            )
+        else:
+            said.append(f"{title}: without the paper's augmentation.")
+    minutes = sorted({float(case.settings["stop"]["minutes"]) for case in cases if case.dense})
+    if minutes:
+        said.append(
+            f"Dense rows: one seed, as many epochs as {' or '.join(f'{m:g}' for m in minutes)} minutes allow, with the "
+            "sparse rows' settings; their biases count as connections, as in the paper."
+        )
+    parallel = [case for case in cases if case.strategy != "sequential"]
+    if parallel:
+        said += [
+            f"Parallel rows: {parallel[0].workers} workers and a master, the paper has 5 and a master. While workers "
+            "train networks of their own no epoch is judged: best and selected are over the epochs before, and the "
+            "averaged network; last is the averaged network.",
+        ]
+        factors = sorted({case.settings["parallel"]["hot_start"] for case in parallel if _is_hot(case)})
+        said += [
+            f"WASAP multiplies the learning rate of its first 5 epochs by {factor:g}: the paper has a larger rate "
+            "there and does not say which."
+            for factor in factors
+        ]
+        if any("pruning" in case.settings for case in parallel):
+            said.append(
+                "Importance pruning takes a percentile of 10 every 20 epochs in parallel rows, as the paper's parallel "
+                "code, and of 20 every 10 epochs in sequential ones, as its sequential code."
+            )
     return said
+
+
+def _is_hot(case: Case) -> bool:
+    return "hot_start" in case.settings["parallel"]
+
+
+def _of_minutes(rows: Sequence[Row], results: Results) -> list[str]:
+    """Say what all runs of a data set took together, where they are all there."""
+    said = []
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        of_it = [row for row in rows if row.dataset == dataset and row.case is not None and not row.case.dense]
+        summaries = [results.summary(row) for row in of_it]
+        ours = [summary.minutes.mean for summary in summaries if summary is not None]
+        paper = [row.paper.minutes for row in of_it if row.paper.minutes is not None]
+        if len(of_it) > 1 and len(ours) == len(of_it):
+            beside = f"; the paper's {sum(paper):,.0f}" if len(paper) == len(of_it) else ""
+            dense = ", the dense ones apart" if any(row.case.dense for row in rows if row.case is not None) else ""
+            said.append(
+                f"{source(dataset).title}: one seed of all {len(of_it)} rows{dense}, one after the other, takes "
+                f"{sum(ours):,.1f} minutes{beside}."
+            )
+    return said
+
+
+def _of_machines(runs: Sequence[dict[str, Any]]) -> list[str]:
+    machines = dict.fromkeys(
+        f"Machine: {run['cpu']}, {run['cores']} cores, {run['isa']}, trulysparse {run['trulysparse']}; {_threads(run)}."
+        for run in runs
+    )
+    busy = [run["other_cores_busy"] for run in runs if run["other_cores_busy"] is not None]
+    said = list(machines)
+    if busy:
+        cores = " to ".join(dict.fromkeys(f"{value:.1f}" for value in (min(busy), max(busy))))
+        said.append(f"Other processes, further runs included, kept {cores} cores busy meanwhile.")
+    return [*said, f"The paper's machine: {MACHINE}."]
+
+
+def _threads(run: dict[str, Any]) -> str:
+    if "parallel" in run:
+        return "a thread for each process"
+    return f"{run['jobs']} runs at once with {run['threads']} thread{'s' if run['threads'] > 1 else ''} each"

@@ -107,6 +107,7 @@ def run_case(case: Case, directory: Path, data: Dataset, *, threads: int | None,
                 "connections_start": start,
                 "connections_end": trainer.net.connections,
                 "biases": sum(layer.n_out for layer in trainer.net.layers),
+                "slopes": _slopes(trainer.net),
                 "epochs": len(trainer.history),
                 "stop_reason": trainer.stop_reason,
                 "diverged": diverged,
@@ -156,6 +157,12 @@ def _network(case: Case, data: Dataset, threads: int | None) -> SparseMLP:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DensityWarning)  # the paper's output layers are full, and so are dense rows
         return SparseMLP(sizes, seed=case.seed, threads=threads, **table)
+
+
+def _slopes(net: SparseMLP) -> list[float] | None:
+    """Return the slope that each hidden layer learned, None if layers have none, or one a neuron."""
+    learned = [layer.activation_parameters.get("slope") for layer in net.layers[:-1]]
+    return [float(slope[0]) for slope in learned if slope is not None and slope.size == 1] or None
 
 
 def _connections_at_start(trainer: Trainer) -> int:

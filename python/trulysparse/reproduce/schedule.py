@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +16,11 @@ from pathlib import Path
 from trulysparse import _kernels
 from trulysparse.reproduce.cases import Case
 from trulysparse.reproduce.datasets import Shape, locate, shape_of
-from trulysparse.reproduce.files import LOG, PROGRESS, Place
+from trulysparse.reproduce.files import LOG, PROGRESS, Place, find_mpiexec
 from trulysparse.reproduce.status import Running, StatusLine
 from trulysparse.trainer.signals import StopSignals
 
-__all__ = ["Outcome", "find_mpiexec", "listing", "run_cases"]
+__all__ = ["Outcome", "listing", "run_cases"]
 
 _POLL_SECONDS = 0.25
 _PATIENCE_SECONDS = 120.0
@@ -66,14 +64,6 @@ class _Job:
     process: subprocess.Popen[bytes] | None = None
 
 
-def find_mpiexec() -> str | None:
-    """Return the mpiexec of this environment, else that of the system; None if something is missing."""
-    if importlib.util.find_spec("mpi4py") is None:
-        return None
-    beside = Path(sys.executable).with_name("mpiexec")
-    return str(beside) if beside.exists() else shutil.which("mpiexec")
-
-
 def run_cases(
     cases: Sequence[Case], out: Path, places: Sequence[Path], *, jobs: int | None = None, quiet: bool = False
 ) -> Outcome:
@@ -100,10 +90,12 @@ def run_cases(
     shapes: dict[str, Shape] = {}
     for case in sorted(cases, key=lambda c: c.strategy != "sequential"):
         place, data = Place(out, case), locate(case.dataset, places)
-        if place.done:
-            continue
         if case.dataset not in shapes:
             shapes[case.dataset] = shape_of(case.dataset, data)
+        if place.done:
+            if not _is_of(place, shapes[case.dataset]):
+                outcome.failed[case.name] = f"its result is of other data; remove {place.directory} to run it again"
+            continue
         waiting.append(_Job(case, place, data, case.work(shapes[case.dataset])))
     total = len(cases)
     line = StatusLine(total, total - len(waiting), sum(job.work for job in waiting), quiet=quiet)
@@ -129,6 +121,8 @@ def run_cases(
                 line.show([Running(job.case.label, job.case.seed, job.work, job.place.progress()) for job in running])
         finally:
             outcome.signal = signals.received
+            if running:
+                line.say(f"stopping {len(running)} runs, which write their checkpoints")
             _stop(running)
             line.close()
     return outcome
@@ -178,6 +172,12 @@ def _finish(job: _Job, outcome: Outcome, line: StatusLine) -> None:
         why = text.splitlines()[-1] if text else f"it ended with code {code}"
         outcome.failed[name] = f"{why} (all of it: {job.place.directory / LOG})"
         line.end(job.case.label, job.work, f"failed: {why}", seed=job.case.seed)
+
+
+def _is_of(place: Place, shape: Shape) -> bool:
+    """Whether a result comes from as much data as is there now."""
+    data = place.result()["data"]
+    return (data["n_train"], data["n_test"], data["n_features"]) == (shape.n_train, shape.n_test, shape.n_features)
 
 
 def _in_short(place: Place) -> str:

@@ -104,6 +104,11 @@ class StatusLine:
         if not self._quiet:
             self._print(f"[{self._done}/{self._total}] {label}{'' if seed is None else f' seed {seed}'}: {what}")
 
+    def say(self, text: str) -> None:
+        """Say something else."""
+        if not self._quiet:
+            self._print(text)
+
     def close(self) -> None:
         """End the live line."""
         if self._shown:

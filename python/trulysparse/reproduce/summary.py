@@ -90,12 +90,13 @@ class Summary:
         Accuracies, see `Accuracy`; None if nothing was measured.
     start, end : float
         Mean connections.
+    biases : int
     minutes : Spread
         Wall clock.
     seconds_per_epoch : float
         Mean of training, evolution and evaluation.
     peak_mb : float
-        Most memory that the process (rank 0 of a parallel run) had, in 10^6 bytes; the largest of the runs.
+        Most memory that the process (of a parallel run: all processes) had, in 10^6 bytes; the largest of the runs.
     epochs : tuple of int
         Fewest and most epochs.
     """
@@ -107,6 +108,7 @@ class Summary:
     selected: Spread | None
     start: float
     end: float
+    biases: int
     minutes: Spread
     seconds_per_epoch: float
     peak_mb: float
@@ -129,6 +131,7 @@ class Summary:
             **spreads,
             "connections_start": self.start,
             "connections_end": self.end,
+            "biases": self.biases,
             "seconds_per_epoch": self.seconds_per_epoch,
             "peak_mb": self.peak_mb,
             "epochs": list(self.epochs),
@@ -157,8 +160,14 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> Summary:
         spread("selected"),
         statistics.fmean(result["connections_start"] for result in results),
         statistics.fmean(result["connections_end"] for result in results),
+        int(results[0]["biases"]),
         Spread.of([result["wall_minutes"] for result in results]),
         sum(seconds) / sum(counts) if sum(counts) else 0.0,
-        max(result["peak_bytes"] for result in results) / 1e6,
+        max(_peak(result) for result in results) / 1e6,
         (min(counts), max(counts)),
     )
+
+
+def _peak(result: Mapping[str, Any]) -> float:
+    """Return the most memory of a run; what processes share counts once."""
+    return float(sum(result.get("parallel", {}).get("node_bytes", [])) or result["peak_bytes"])

@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trulysparse.reproduce.cases import PAPER_EPOCHS, Case
+from trulysparse.reproduce.cases import PAPER_EPOCHS, Case, make_case
 from trulysparse.reproduce.datasets import locate, source
-from trulysparse.reproduce.files import RESULT, Place, read_json
+from trulysparse.reproduce.files import RESULT, Place, find_mpiexec, read_json
 from trulysparse.reproduce.paper import NO_FIGURE, Figure
 from trulysparse.reproduce.summary import Summary, summarize
 
-__all__ = ["Options", "Results", "Row", "Table", "cases_of", "markdown", "number"]
+__all__ = ["Options", "Results", "Row", "Table", "cases_of", "dumps", "markdown", "number", "runnable"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Options:
         For each dense run; 0 leaves dense rows out.
     augment : bool
         Whether images are also trained on with the paper's augmentation.
+    changes : dict of str to value
+        Settings other than the paper's, by ``table.key`` as in a run file.
     """
 
     places: tuple[Path, ...] = (Path(),)
@@ -45,6 +47,11 @@ class Options:
     workers: int = 2
     dense_minutes: float = 0.0
     augment: bool = True
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def case(self, dataset: str, **variant: Any) -> Case:
+        """Return `make_case` of a variant with what these options say of all runs."""
+        return make_case(dataset, epochs=self.epochs, changes=self.changes, **variant)
 
 
 @dataclass(frozen=True)
@@ -83,32 +90,41 @@ class Table:
     datasets : tuple of str
         Those of the paper (and stand-ins).
     rows : callable
-        Returns the rows of one data set that is there.
+        Returns the rows of one data set.
     render : callable
-        Returns the text (Markdown) and the same as data.
+        Returns the text (Markdown) and the same as data, and may write pictures.
     heads : tuple of str
         What stands above `Row.cells`.
+    notes : tuple of str
+        What is said under the table before all else.
     """
 
     name: str
     title: str
     datasets: tuple[str, ...]
-    rows: Callable[[str, Options], list[Row]]
+    rows: Callable[[str, Options, Results], list[Row]]
     render: Callable[[Table, Sequence[Row], Results, Options], tuple[str, dict[str, Any]]] = field(repr=False)
     heads: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def all_rows(self, options: Options) -> list[Row]:
-        """Return the rows of all data sets; a line for one that is absent."""
+    def all_rows(self, options: Options, results: Results) -> list[Row]:
+        """Return the rows of all data sets; a line for one that is absent, unless there are results of it."""
         found = []
         for name in options.datasets or self.datasets:
-            files = source(name).files
-            if files and locate(name, options.places) is None:
+            absent = source(name).files and locate(name, options.places) is None
+            if absent and name not in results.datasets:
                 looked = ", ".join(str(place) for place in options.places)
-                why = f"the data set is absent: no {files[0]}.npz in {looked}"
+                why = f"the data set is absent: no {source(name).files[0]}.npz in {looked}"
                 found.append(Row(name, ("",) * len(self.heads), None, why=why))
             else:
-                found += self.rows(name, options)
+                found += self.rows(name, options, results)
         return found
+
+
+def runnable(case: Case, places: Sequence[Path]) -> bool:
+    """Whether the data of a case is there, and what starts its processes."""
+    there = not source(case.dataset).files or locate(case.dataset, places) is not None
+    return there and (case.strategy == "sequential" or find_mpiexec() is not None)
 
 
 def cases_of(rows: Sequence[Row], seeds: int) -> list[Case]:
@@ -136,6 +152,16 @@ class Results:
         for file in sorted(out.glob(f"*/{RESULT}")):
             result = read_json(file)
             self._groups.setdefault(Case.from_json(result["case"]).group, []).append(result)
+
+    @property
+    def datasets(self) -> set[str]:
+        """Data sets of which there are results."""
+        return {result["case"]["dataset"] for results in self._groups.values() for result in results}
+
+    @property
+    def cases(self) -> list[Case]:
+        """One case of each group."""
+        return [Case.from_json(results[0]["case"]) for results in self._groups.values()]
 
     def of(self, case: Case) -> list[dict[str, Any]]:
         """Return the results of a case, all seeds."""

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The tables: their rows, the runs they share, and what they print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trulysparse as ts
+from trulysparse.data import files as data_files
+from trulysparse.errors import ConfigError
+from trulysparse.reproduce import accuracy_tables, flow_figure
+from trulysparse.reproduce.cases import RELU, make_case
+from trulysparse.reproduce.catalog import TABLES, find_table
+from trulysparse.reproduce.collect import collect
+from trulysparse.reproduce.datasets import Shape, locate, shape_of
+from trulysparse.reproduce.paper import TABLE2, TABLE3, TABLE5, TABLE6
+from trulysparse.reproduce.pruned_table import PERCENTILES
+from trulysparse.reproduce.run import run_case
+from trulysparse.reproduce.table import Options, Results, Row, cases_of
+
+Keep = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*_: Any) -> None:
+        pytest.fail("a table may not download")
+
+    monkeypatch.setattr(data_files, "_fetch", fetch)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    """Files that only have to be there: their content is never read for the rows."""
+    for name in ("madelon", "fashion_mnist", "cifar10", "higgs"):
+        (tmp_path / f"{name}.npz").touch()
+    return Options(places=(tmp_path,), out=tmp_path / "out")
+
+
+def _rows(name: str, options: Options) -> list[Row]:
+    return find_table(name).all_rows(options, Results(options.out))
+
+
+def _render(name: str, options: Options) -> tuple[str, dict[str, Any]]:
+    table, results = find_table(name), Results(options.out)
+    return table.render(table, table.all_rows(options, results), results, options)
+
+
+def test_table_2_has_the_papers_rows_and_all_its_figures(options: Options) -> None:
+    rows = _rows("table2", options)
+    sparse = [row for row in rows if row.case is not None]
+    assert len([row for row in sparse if row.dataset == "fashion_mnist"]) == 4
+    assert len([row for row in sparse if row.dataset == "cifar10"]) == 8  # without and with augmentation
+    compared = {row.paper for row in rows}
+    present = {"madelon", "fashion_mnist", "cifar10", "higgs"}
+    assert {figure for (name, _, _), figure in TABLE2.items() if name in present} <= compared
+    dense = [row for row in rows if "dense" in row.cells[0]]
+    assert len(dense) == 8 and all(row.case is None and "--dense-minutes" in row.why for row in dense)
+
+
+def test_an_absent_data_set_is_a_line_and_never_a_download(options: Options) -> None:
+    for name, table in TABLES.items():
+        rows = _rows(name, options)
+        absent = [row for row in rows if row.why.startswith("the data set is absent")]
+        assert {row.dataset for row in absent} == set(table.datasets) & {"leukemia", "nakayama"}
+        assert all(row.case is None for row in absent)
+        text, _ = _render(name, options)
+        assert (f"no leukemia.npz in {options.places[0]}" in text) is ("leukemia" in table.datasets)
+
+
+def test_the_figures_that_the_paper_gives_without_augmentation_are_none(options: Options) -> None:
+    rows = [row for row in _rows("table2", options) if row.dataset == "cifar10" and row.case is not None]
+    for row in rows:
+        assert (row.paper.accuracy is not None) is ("augment" in row.case.settings)  # type: ignore[union-attr]
+
+
+def test_tables_share_runs(options: Options) -> None:
+    of_table2 = {case.name for case in cases_of(_rows("table2", options), 1)}
+    for name in ("table6", "figure5"):
+        assert {case.name for case in cases_of(_rows(name, options), 1)} <= of_table2
+    sequential = {case.name for case in cases_of(_rows("table3", options), 1) if case.strategy == "sequential"}
+    assert len(sequential) == 6 and sequential <= of_table2
+    of_table5 = {case.name for case in cases_of(_rows("table5", options), 1)}
+    assert len(of_table5 & of_table2) == 2  # ReLU, and the paper's slope
+
+
+def test_table_3_has_both_strategies_with_and_without_pruning(options: Options) -> None:
+    rows = _rows("table3", options)
+    assert {row.paper for row in rows} == set(TABLE3.values()) and len(rows) == 18
+    cases = cases_of(rows, 1)
+    assert {case.workers for case in cases if case.strategy != "sequential"} == {2}
+    assert all("augment" in case.settings for case in cases if case.dataset == "cifar10")
+
+
+def test_table_3_says_what_its_parallel_rows_do(options: Options) -> None:
+    _, data = _render("table3", options)
+    said = "\n".join(data["remarks"])
+    assert "2 workers and a master, the paper has 5" in said and "by 2: the paper has a larger rate" in said
+    _, data = _render("table3", Options(out=options.out, datasets=("digits",), workers=3))
+    said = "\n".join(data["remarks"])
+    assert "3 workers and a master" in said and "a larger rate" not in said  # digits have no hot start
+
+
+def test_table_3_says_what_is_missing_where_there_is_no_mpi(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accuracy_tables, "find_mpiexec", lambda: None)
+    text, _ = _render("table3", options)
+    assert text.count("needs MPI: pip install 'trulysparse[mpi]'") == 12
+
+
+def test_table_5_has_the_grid_of_slopes_and_the_automatic_one(options: Options) -> None:
+    rows = _rows("table5", options)
+    assert [row.paper.accuracy for row in rows[:11]] == [TABLE5[slope].accuracy for slope in sorted(TABLE5)]
+    assert rows[11].cells == ("All-ReLU (automatic)",)
+    assert rows[11].case is not None and rows[11].paper.accuracy is None
+
+
+def test_an_activation_that_this_version_does_not_know_is_a_line(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy_tables, "_AUTOMATIC", ({"name": "all_relu", "alpha": "by magic"},))
+    row = _rows("table5", options)[-1]
+    assert row.case is None and "does not know" in row.why
+
+
+def test_table_5_also_has_the_slope_of_another_data_set(options: Options) -> None:
+    rows = _rows("table5", Options(places=options.places, out=options.out, datasets=("cifar10",)))
+    assert "All-ReLU (0.75)" in [row.cells[0] for row in rows]
+    assert all(row.paper.accuracy is None for row in rows)
+
+
+def test_more_seeds_come_after_the_first_of_all_rows(options: Options) -> None:
+    cases = cases_of(_rows("table2", options), 3)
+    assert [case.seed for case in cases] == sorted(case.seed for case in cases)
+    assert len(cases) == 3 * len([case for case in cases if case.seed == 0])
+    with_dense = Options(places=options.places, out=options.out, datasets=("madelon",), dense_minutes=1)
+    dense = [case for case in cases_of(_rows("table2", with_dense), 3) if case.dense]
+    assert [case.seed for case in dense] == [0, 0]  # one seed a dense row, as its line says
+
+
+def test_a_table_shows_all_seeds_there_are_beside_the_paper(options: Options, keep: Keep) -> None:
+    for seed, best in enumerate((0.7, 0.75, 0.8)):
+        keep(make_case("madelon", activation=RELU, seed=seed), [0.5, best])
+    keep(make_case("madelon", activation=RELU, dense_minutes=5), [0.6])
+    text, data = _render("table2", Options(places=options.places, out=options.out, datasets=("madelon",)))
+    line = next(line for line in text.splitlines() if line.startswith("| Madelon | ReLU | no |"))
+    assert line == (
+        "| Madelon | ReLU | no | 68.50 | 75.00 ± 5.00 | 75.00 ± 5.00 | 75.00 ± 5.00 | 19,000 | 100 → 60 "
+        "| 3.6 | 1.5 | 5 | 3 | 2 |"
+    )
+    assert "| Madelon | ReLU | yes | 75.00 | not run yet |" in text
+    # weights and biases, as the paper counts them; found although no --dense-minutes was given
+    assert "| Madelon | ReLU, dense | no | 59.66 | 60.00 | 60.00 | 60.00 | 281,702 | 122 → 82 |" in text
+    assert "as many epochs as 5 minutes allow" in text
+    ours = data["rows"][0]["ours"]
+    assert ours["best"] == pytest.approx({"mean": 0.75, "deviation": 0.05, "count": 3}) and ours["seeds"] == [0, 1, 2]
+
+
+def test_minutes_of_all_rows_are_added_where_all_are_there(options: Options, keep: Keep) -> None:
+    of_madelon = Options(places=options.places, out=options.out, datasets=("madelon",))
+    for activation in (None, RELU):
+        for pruning in (False, True):
+            text, _ = _render("table2", of_madelon)
+            assert "one after the other" not in text
+            keep(make_case("madelon", activation=activation, pruning=pruning), [0.6])
+    text, _ = _render("table2", of_madelon)
+    assert "Madelon: one seed of all 4 rows, one after the other, takes 6.0 minutes; the paper's 14." in text
+
+
+def test_the_weight_decay_that_the_paper_does_not_give_is_said(options: Options) -> None:
+    said = {name: _render(name, options)[1]["remarks"] for name in ("table2", "table5")}
+    assert any(line.startswith("No weight decay: CIFAR-10, Fashion-MNIST.") for line in said["table2"])
+    assert any(line.startswith("No weight decay: Fashion-MNIST.") for line in said["table5"])
+
+
+def test_changed_settings_are_runs_of_their_own_and_said(options: Options, keep: Keep) -> None:
+    keep(make_case("madelon"), [0.6])
+    changed = Options(
+        places=options.places, out=options.out, datasets=("madelon",), changes={"trainer.standardize": "global"}
+    )
+    text, _ = _render("table2", changed)
+    assert text.count("not run yet") == 4
+    assert "- Settings other than the paper's: trainer.standardize = 'global'." in text
+
+
+def test_what_differs_from_the_paper_is_said(options: Options, keep: Keep) -> None:
+    keep(make_case("higgs", epochs=10), [0.6])
+    short = Options(places=options.places, out=options.out, datasets=("higgs", "nakayama"), epochs=10)
+    text, data = _render("table2", short)
+    assert "Higgs: 1,000 of the paper's 105,000 training samples" in text
+    assert "10 epochs, the paper has 500; start and period of importance pruning are in proportion" in text
+    assert "Nakayama: stands in for Leukemia" in text and "Machine: a processor, 2 cores, avx2" in text
+    assert all(f"- {remark}" in text for remark in data["remarks"])
+
+
+def test_a_result_is_shown_where_its_data_is_absent(tmp_path: Path, keep: Keep) -> None:
+    keep(make_case("madelon"), [0.7])
+    text, _ = _render("table2", Options(places=(tmp_path,), out=tmp_path / "out", datasets=("madelon",)))
+    assert "| Madelon | All-ReLU (0.5) | no | 71.33 | 70.00 |" in text and "absent" not in text
+
+
+def test_table_6_prunes_the_networks_of_table_2(tmp_path: Path) -> None:
+    case = make_case("digits", epochs=5)
+    directory = tmp_path / case.name
+    directory.mkdir()
+    run_case(case, directory, ts.load_digits(), threads=1, facts={"jobs": 1})
+    options = Options(out=tmp_path, datasets=("digits",), epochs=5)
+    text, data = _render("table6", options)
+    rows = data["rows"]
+    assert [row["percentile"] for row in rows] == list(PERCENTILES)
+    digits, net = ts.load_digits(), ts.load(directory / "model.safetensors")
+    assert rows[0]["connections"] == net.connections
+    assert rows[0]["accuracy"]["mean"] == pytest.approx(net.score(digits.X_test, digits.y_test))
+    ts.ImportancePruning(25.0).prune(net)
+    assert rows[-1]["connections"] == net.connections < rows[0]["connections"]
+    assert rows[-1]["accuracy"]["mean"] == pytest.approx(net.score(digits.X_test, digits.y_test))
+    (directory / "model.safetensors").unlink()
+    assert _render("table6", options) == (text, data)  # measured once
+    assert {name for name, _ in TABLE6} == {"leukemia", "higgs", "madelon", "fashion_mnist", "cifar10"}
+
+
+def test_figure_5_is_the_mean_flow_over_seeds_in_figures_and_a_picture(options: Options, keep: Keep) -> None:
+    keep(make_case("madelon", activation=RELU), [0.5, 0.6, 0.7, 0.8])
+    keep(make_case("madelon", activation=RELU, seed=1), [0.5, 0.6, 0.7, 0.8, 0.8])
+    keep(make_case("madelon"), [0.5, 0.6])
+    text, data = _render("figure5", Options(places=options.places, out=options.out, datasets=("madelon",)))
+    flows = {row["activation"]: row["flow"] for row in data["rows"]}
+    assert np.allclose(flows["ReLU"], [0.1, 0.2, 0.3, 0.4]) and np.allclose(flows["All-ReLU (0.5)"], [0.1, 0.2])
+    assert "| Madelon | ReLU | 0.1 | 0.2 | 0.3 | 0.4 | 2 |" in text
+    assert (options.out / "figure5.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figure_5_without_matplotlib_has_its_figures(
+    options: Options, keep: Keep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_figure(*_: Any) -> None:
+        raise ImportError("drawing needs matplotlib")
+
+    monkeypatch.setattr(flow_figure, "figure", no_figure)
+    keep(make_case("madelon"), [0.5, 0.6])
+    text, _ = _render("figure5", Options(places=options.places, out=options.out, datasets=("madelon",)))
+    assert "0.1" in text and "![" not in text
+    assert capsys.readouterr().err == "figure5.png skipped: drawing needs matplotlib\n"
+
+
+def test_collected_results_are_small_lines_and_each_once(tmp_path: Path, keep: Keep) -> None:
+    import json
+
+    result = keep(make_case("madelon"), [epoch / 1000 for epoch in range(500)])
+    file = tmp_path / "results.jsonl"
+    assert collect([result], file) == 1 and collect([result], file) == 0
+    other = keep(make_case("madelon", seed=1), [0.5])
+    assert collect([result, other], file) == 1
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert [line["case"]["seed"] for line in lines] == [0, 1]
+    curves = lines[0]["curves"]
+    assert curves["epoch"] == list(range(10, 501, 10)) and curves["test_accuracy"][-1] == 0.499
+    assert lines[0]["accuracy"] == {"best": 0.499, "last": 0.499, "selected": 0.499, "best_epoch": 500}
+    assert lines[0]["seconds"]["train"] == 500.0
+
+
+def test_data_is_found_by_name_in_any_of_the_places(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    arrays = {"y_train": np.zeros(5, np.uint8), "y_test": np.zeros(3, np.uint8)}
+    np.savez(tmp_path / "a" / "higgs_26k.npz", X_train=np.zeros((5, 28)), X_test=np.zeros((3, 28)), **arrays)
+    places = (tmp_path, tmp_path / "a")
+    file = locate("higgs", places)
+    assert file == tmp_path / "a" / "higgs_26k.npz" and shape_of("higgs", file) == Shape(5, 3, 28)
+    assert locate("higgs", (file,)) == file and locate("madelon", (file,)) is None
+    (tmp_path / "higgs.npz").touch()
+    assert locate("higgs", places) == tmp_path / "higgs.npz"
+
+
+def test_an_unknown_table_is_told_with_the_nearest_known_one() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'table2'"):
+        find_table("tabel2")
