@@ -17,7 +17,7 @@ from typing import Any
 import grid
 
 import trulysparse as ts
-from trulysparse.reproduce.presets import preset
+from trulysparse.recipes.paper import sequential_preset as preset
 
 RESULTS = grid.RESULTS / "activations.jsonl"
 ACTIVATIONS = ("all_relu", "relu", "leaky_relu", "prelu", "srelu")

@@ -19,7 +19,7 @@ import trulysparse as ts
 from trulysparse.bench import records
 from trulysparse.bench.machine import provenance, source_commit
 from trulysparse.cli.config import RunConfig
-from trulysparse.reproduce.presets import preset
+from trulysparse.recipes.paper import sequential_preset
 
 RESULTS = Path(__file__).parents[1] / "results" / "paper_curve.jsonl"
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace, seed: int) -> None:
-    config = RunConfig(preset(arguments.name))
+    config = RunConfig(sequential_preset(arguments.name))
     config.set("data", "data", arguments.data)
     config.set("model", "seed", seed)
     config.set("trainer", "seed", seed)

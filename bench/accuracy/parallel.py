@@ -24,7 +24,7 @@ import trulysparse as ts
 from trulysparse.cli.config import RunConfig
 from trulysparse.parallel import PARALLEL
 from trulysparse.plot import learning_curves
-from trulysparse.reproduce.presets import preset
+from trulysparse.recipes.paper import sequential_preset
 
 RESULTS = grid.RESULTS / "parallel_accuracy.jsonl"
 PICTURE = grid.RESULTS / "parallel_curves.png"
@@ -68,7 +68,7 @@ def run(case: grid.Case, data: str) -> dict[str, Any]:
 
 def train(case: grid.Case, data: str) -> dict[str, Any] | None:
     """Train on this rank; rank 0 returns what was measured."""
-    config = RunConfig(preset("fashion_mnist"))
+    config = RunConfig(sequential_preset("fashion_mnist"))
     config.set("data", "data", data)
     config.set("model", "seed", case["seed"])
     config.set("trainer", "seed", case["seed"])

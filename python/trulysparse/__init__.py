@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import recipes as recipes
     from .data import (
         Dataset,
         ImageAugmentation,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     )
     from .optim import SGD, Adam, Constant, Cosine, HotStart, MultiStep, StepDecay, Warmup
     from .parallel import WASAP, WASSP, AllReduce, Decentralized, Parallel, ParallelReport
+    from .recipes import Recipe
     from .topology import (
         DSR,
         GMP,
@@ -183,6 +185,7 @@ _HOMES = {
         "register_topology",
         "rewire",
     ),
+    "recipes": ("Recipe",),
     "trainer": (
         "BestModel",
         "Callback",
@@ -258,6 +261,7 @@ __all__ = [
     "Periodic",
     "PowerDrop",
     "ReLU",
+    "Recipe",
     "RigL",
     "RuleState",
     "SReLU",

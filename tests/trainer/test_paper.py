@@ -11,7 +11,7 @@ import pytest
 
 import trulysparse as ts
 from trulysparse.cli.config import RunConfig
-from trulysparse.reproduce.presets import preset
+from trulysparse.recipes.paper import preset
 
 # Test accuracy of a dense simulation with masks, one seed, from epoch 5 on.
 FASHION = {5: 0.82, 10: 0.8515, 16: 0.862, 21: 0.8675, 29: 0.872, 40: 0.877}

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trulysparse import recipes
 from trulysparse._files import write_text
 from trulysparse.cli.config import RunConfig
 from trulysparse.data import Dataset
@@ -19,7 +20,8 @@ from trulysparse.errors import ConfigError, DensityWarning
 from trulysparse.model import SparseMLP
 from trulysparse.parallel import PARALLEL, TRANSPORTS
 from trulysparse.parallel.world import World, check_launch
-from trulysparse.reproduce.presets import parallel_preset, preset
+from trulysparse.recipes import KINDS
+from trulysparse.recipes.paper import parallel_preset, preset
 from trulysparse.topology import TOPOLOGIES
 from trulysparse.trainer import Callback, EarlyStopping, History, Trainer, TrainingInterrupted
 from trulysparse.trainer.checkpoint import FILE_NAME as CHECKPOINT
@@ -49,6 +51,12 @@ def add_parser(commands: Any) -> None:
         metavar="NAME|FILE.toml|DATA",
         help="a data set's name (digits, fashion_mnist, mnist, cifar10, madelon, higgs), a run file, or the path of "
         "an .npz file or a directory of .npy files (default: digits)",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=KINDS,
+        help="settings to start from: the paper's (default), or better ones for as many connections, where there are "
+        f"any ({', '.join(recipes.names('tuned'))})",
     )
     parser.add_argument("--data", metavar="DIR_OR_NPZ", help="where NAME.npz is, or the .npz file itself")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training data")
@@ -157,9 +165,14 @@ def _configure(arguments: argparse.Namespace) -> RunConfig:
     if arguments.resume is not None:
         config = _resumed_config(arguments)
     elif _is_run_file(arguments.source):
+        if arguments.recipe is not None:
+            raise ConfigError(
+                f"--recipe {arguments.recipe} starts from settings of ours, but {arguments.source} is a run file with "
+                "its own; give a data set's name, or leave --recipe out"
+            )
         config = RunConfig.from_file(arguments.source)
     else:
-        config = RunConfig(preset(arguments.source or "digits"))
+        config = RunConfig(_start(arguments.source or "digits", arguments.recipe))
         if arguments.data is not None and config.data_path() is not None:
             raise ConfigError(f"{arguments.source} is a path already; leave out --data, or give a name instead")
     flags = {
@@ -180,7 +193,8 @@ def _configure(arguments: argparse.Namespace) -> RunConfig:
     for (table, key), value in flags.items():
         if value is not None:
             config.set(table, key, value)
-    if arguments.parallel is not None and arguments.resume is None and not _is_run_file(arguments.source):
+    ours = arguments.resume is None and not _is_run_file(arguments.source) and arguments.recipe != "tuned"
+    if arguments.parallel is not None and ours:
         for key, value in parallel_preset(arguments.source or "digits", arguments.parallel).items():
             config.set("parallel", key, value)
     for assignment in arguments.settings:
@@ -189,6 +203,13 @@ def _configure(arguments: argparse.Namespace) -> RunConfig:
     _start_dense(arguments, config)
     config.resolve_paths()
     return config
+
+
+def _start(name: str, recipe: str | None) -> dict[str, dict[str, Any]]:
+    """Return the tables to start from."""
+    if recipe is None:
+        return preset(name)  # which has settings for data of any name
+    return {"data": {"name": name}, **recipes.get(name, recipe).tables}
 
 
 def _start_dense(arguments: argparse.Namespace, config: RunConfig) -> None:
@@ -233,6 +254,7 @@ def _checkpoint_of(resume: Path) -> Path:
 def _refuse_with_resume(arguments: argparse.Namespace) -> None:
     fixed = {
         "a data set or run file": arguments.source,
+        "--recipe": arguments.recipe,
         "--batch-size": arguments.batch_size,
         "--memory": arguments.memory,
         "--lr": arguments.lr,

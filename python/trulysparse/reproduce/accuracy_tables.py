@@ -9,11 +9,11 @@ from typing import Any
 
 from trulysparse.errors import ConfigError
 from trulysparse.model.activations import get_activation
+from trulysparse.recipes.paper import preset
 from trulysparse.reproduce.cases import RELU, Case
 from trulysparse.reproduce.datasets import source
 from trulysparse.reproduce.files import find_mpiexec
 from trulysparse.reproduce.paper import NO_FIGURE, TABLE2, TABLE2_DENSE, TABLE3, TABLE5
-from trulysparse.reproduce.presets import preset
 from trulysparse.reproduce.remarks import remarks
 from trulysparse.reproduce.summary import Summary
 from trulysparse.reproduce.table import Options, Results, Row, Table, markdown, number

@@ -13,8 +13,8 @@ from trulysparse.errors import ConfigError
 from trulysparse.model import ErdosRenyi
 from trulysparse.model.density import get_density
 from trulysparse.model.registry import check_integer, nearest
+from trulysparse.recipes.paper import parallel_preset, preset
 from trulysparse.reproduce.datasets import Shape, source
-from trulysparse.reproduce.presets import parallel_preset, preset
 
 __all__ = ["CHANGEABLE", "PAPER_EPOCHS", "RELU", "Case", "activation_label", "check_change", "make_case"]
 
