@@ -17,7 +17,7 @@ import trulysparse as ts
 from trulysparse import _kernels
 from trulysparse.data import validation_split
 from trulysparse.engine import AugmentedInputs, Samples, plan_memory
-from trulysparse.errors import ConfigError, DataError, ShapeError
+from trulysparse.errors import ConfigError, DataError, DivergenceError, ShapeError
 from trulysparse.model import InputScaling
 from trulysparse.trainer import TrainingInterrupted
 
@@ -86,9 +86,15 @@ def test_training_batches_are_augmented_then_standardised() -> None:
     assert not out[:, 4:].any()
 
 
-def test_the_scaling_is_fitted_on_augmented_samples() -> None:
+def test_the_scaling_is_fitted_on_augmented_samples_if_asked() -> None:
     X, y = _data()
-    trainer = _trainer()
+    plain = _trainer()
+    plain.fit(X, y, epochs=0)
+    assert plain.net.scaling == InputScaling.fit(X)
+    with pytest.raises(ConfigError, match="standardize='augmented' without augment"):
+        _trainer(standardize="augmented", augment=None)
+    trainer = _trainer(standardize="augmented")
+    assert trainer.to_config()["standardize"] == "augmented"
     trainer.fit(X, y, epochs=0)
     scaling = trainer.net.scaling
     assert scaling is not None and scaling != InputScaling.fit(X)
@@ -96,7 +102,7 @@ def test_the_scaling_is_fitted_on_augmented_samples() -> None:
     seen = (seen.astype(np.float64) - scaling.shift) * scaling.factor
     np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(seen.std(axis=0), 1, atol=1e-5)
-    held = _trainer(seed=3)
+    held = _trainer(seed=3, standardize="augmented")
     held.fit(X, y, epochs=0, validation=0.25)
     rows = validation_split(len(X), 0.25, 3)[0]
     assert held.net.scaling == InputScaling.fit(AUGMENT.apply(X, rows, seed=3, step=0))
@@ -311,3 +317,12 @@ def test_standardize_takes_features_for_true() -> None:
     assert _trainer(standardize=False).to_config()["standardize"] is False
     with pytest.raises(ConfigError, match="standardize='all' is neither True"):
         _trainer(standardize="all")
+
+
+@pytest.mark.parametrize(("standardize", "hinted"), [("features", True), ("augmented", False), ("global", False)])
+def test_a_run_that_diverges_on_augmented_samples_is_told_of_their_scaling(standardize: str, hinted: bool) -> None:
+    X, y = _data()
+    trainer = _trainer(standardize=standardize, optimizer=ts.SGD(lr=1e6, momentum=0.9))
+    with pytest.raises(DivergenceError, match="lower the learning rate") as raised:
+        trainer.fit(X, y, epochs=20)
+    assert ("set standardize='augmented'" in str(raised.value)) == hinted

@@ -78,11 +78,14 @@ class Trainer:
         Fit a scaling (zero mean, unit deviation; unit deviation only for sparse input) on the training data, unless
         the network has one already, and keep it with the network, so that prediction takes raw features. True or
         ``"features"``: each feature by its own mean and deviation; ``"global"``: all by one mean and one deviation, as
-        suits the pixels of images.
+        suits the pixels of images; ``"augmented"``: each feature by mean and deviation of the samples as `augment`
+        changes them. Choose that or "global" where a feature hardly varies before the change, as pixels at a border: by
+        its own deviation, what is shifted there would be huge, and training might diverge.
     augment : Augmentation or mapping, optional
         Change training samples at random, anew at every step, before they are standardised: ``ImageAugmentation(...)``.
-        Validation and prediction take samples as they are; the scaling is fitted on changed ones. In one process a
-        thread prepares the next batch while the present one trains; the result does not depend on it.
+        Validation and prediction take samples as they are, and so does the fit of the scaling, unless `standardize` is
+        "augmented". In one process a thread prepares the next batch while the present one trains; the result does not
+        depend on it.
     micro_batch : int, optional
         Handle a batch in parts of this many samples (a multiple of 16): less memory, the same result up to rounding.
     activation_dtype : str
@@ -185,6 +188,8 @@ class Trainer:
         self.threads = threads
         self.seed = check_seed(seed)
         self.standardize = _check_standardize(standardize)
+        if self.standardize == "augmented" and augment is None:
+            raise ConfigError("standardize='augmented' without augment: give one, or use standardize=True")
         self.augment = get_augmentation(augment)
         if self.augment is not None:
             self.augment.check(net.sizes[0])
@@ -572,20 +577,16 @@ class Trainer:
         )
 
     def _fit_scaling(self, X: Any, rows: NDArray[np.int64] | None) -> InputScaling:
-        """Return the scaling of the training samples, augmented as training will see them.
-
-        A border pixel that is nearly always the same would else be scaled for itself, and its neighbours' values with
-        it once an image is shifted or mirrored.
-        """
-        common, augment = self.standardize == "global", self.augment
-        if augment is None or hasattr(X, "tocsr"):  # which is refused where the samples are admitted
-            return InputScaling.fit(X, rows=rows, common=common)
+        """Return the scaling that `standardize` asks for."""
+        augment = self.augment
+        if self.standardize != "augmented" or augment is None or hasattr(X, "tocsr"):  # augmented CSR is refused later
+            return InputScaling.fit(X, rows=rows, common=self.standardize == "global")
         augment.check(self.net.sizes[0])
 
         def changed(some: NDArray[np.int64]) -> NDArray[Any]:
             return augment.apply(X, some, seed=self.seed, step=0, threads=self.threads)
 
-        return InputScaling.fit(X, rows=rows, common=common, changed=changed)
+        return InputScaling.fit(X, rows=rows, changed=changed)
 
     def _admit(self, X: Any, y: Any, validation: Validation, *, standardize: bool | None = None) -> Samples:
         """Check the data, hold back a validation part if asked, fit the scaling if none is there and one is wanted."""
@@ -659,11 +660,17 @@ class Trainer:
                 raise DivergenceError(
                     f"the loss became {loss} in epoch {state.epoch + 1}, batch {state.batch + 1} of {batches} "
                     f"(learning rate {lr:g}); lower the learning rate, or clip gradients with clip_norm"
+                    + self._hint_at_scaling()
                 )
             callbacks.on_step_end(self, state.step)
             self._obey(signals)
         self.close_epoch(data, batches * size, epochs, callbacks)
         self._obey(signals)
+
+    def _hint_at_scaling(self) -> str:
+        if self.augment is None or self.standardize is not True:
+            return ""
+        return "; or set standardize='augmented', as augmented values may lie far outside the scaling of the others"
 
     def close_epoch(
         self, data: Samples, samples: int, epochs: int, callbacks: CallbackList, *, validate: bool = True
@@ -714,14 +721,17 @@ class Trainer:
 
 
 def _check_standardize(standardize: object) -> bool | str:
-    """Return True for each feature by itself, "global" for all together, False for none."""
+    """Return True for each feature by itself, False for none, else the word."""
     if isinstance(standardize, bool | np.bool_):
         return bool(standardize)
-    if standardize not in ("features", "global"):
+    if standardize == "features":
+        return True
+    if not isinstance(standardize, str) or standardize not in ("global", "augmented"):
         raise ConfigError(
-            f"standardize={standardize!r} is neither True (the same as 'features'), nor 'global', nor False"
+            f"standardize={standardize!r} is neither True (the same as 'features'), nor 'global', nor 'augmented', "
+            "nor False"
         )
-    return True if standardize == "features" else "global"
+    return standardize
 
 
 def _scaling_tensors(scaling: InputScaling | None) -> dict[str, NDArray[Any]]:
