@@ -171,3 +171,12 @@ def test_the_guide_to_the_tables_names_all_tables_options_and_columns(capsys: py
     assert options and all(f"`{option}" in guide or f" {option}" in guide for option in options)
     for column in ("best %", "selected %", "last %", "start → end", "min", "peak MB", "seeds"):
         assert f"\n| {column} | " in guide
+
+
+def test_recipes_guide_runs_as_written() -> None:
+    rng = np.random.default_rng(0)
+    names: dict[str, object] = {"X": rng.integers(0, 256, (200, 784), dtype=np.uint8), "y": np.arange(200) % 10}
+    (block,) = _blocks("docs/guides/recipes.md")
+    exec(block.replace("epochs=recipe.epochs", "epochs=1"), names)
+    history = names["history"]
+    assert isinstance(history, ts.History) and np.isfinite(history.val_loss).all()
