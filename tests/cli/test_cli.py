@@ -129,7 +129,9 @@ def test_receptive_fields_are_a_table_that_the_run_file_keeps(tmp_path: Path) ->
         "[model]\nhidden = [32, 16]\n"
         'density = {name = "receptive_fields", shape = [1, 8, 8], epsilon = 3, windows = [0.3, 0.5]}\n'
     )
-    assert main(["train", str(given), "--epochs", "1", "--set", "density.windows=0.25", "--quiet", "--out", str(a)]) == 0
+    assert (
+        main(["train", str(given), "--epochs", "1", "--set", "density.windows=0.25", "--quiet", "--out", str(a)]) == 0
+    )
     tables = tomllib.loads((a / "run.toml").read_text())
     fields = {"name": "receptive_fields", "shape": [1, 8, 8], "epsilon": 3.0, "windows": [0.25]}
     assert tables["model"]["density"] == fields

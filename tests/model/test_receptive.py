@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import math
+import tracemalloc
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -147,6 +149,24 @@ def test_memory_for_blocks_does_not_show_in_the_result(monkeypatch):
     assert quiet_patterns(FIELDS, SIZES) == whole
 
 
+def test_drawing_takes_no_memory_for_all_cells():
+    n = 16_000
+    density = ReceptiveFields((1, 100, n // 100), 5, 0.02, "first")
+    tracemalloc.start()
+    pattern = density.patterns((n, n, 1), seed=0)[0]
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert pattern.nnz == 10 * n
+    assert peak_bytes < n * n / 2
+
+
+def test_looking_at_few_numbers_first_does_not_show_in_the_result(monkeypatch):
+    whole = quiet_patterns(FIELDS, SIZES)
+    for spare in ((-1.0, 0.0), (0.0, 0.0), (0.0, 1e9)):  # too few, sometimes enough, all of them
+        monkeypatch.setattr(receptive, "_SPARE", spare)
+        assert quiet_patterns(FIELDS, SIZES) == whole
+
+
 def test_same_seed_same_patterns_on_any_threads():
     one = FIELDS.patterns(SIZES, seed=11, threads=1)
     assert FIELDS.patterns(SIZES, seed=11, threads=7) == one
@@ -182,7 +202,7 @@ def test_a_network_without_hidden_layers_is_its_output_layer():
 def test_tiny_networks(sizes):
     density = ReceptiveFields((1, 1, 1), 1, 0.9, "first")
     patterns = quiet_patterns(density, sizes)
-    assert [p.shape for p in patterns] == list(zip(sizes, sizes[1:], strict=False))
+    assert [p.shape for p in patterns] == list(pairwise(sizes))
     assert [p.nnz for p in patterns[:-1]] == density.expected_connections(sizes)[:-1]
     assert all(p.nnz for p in patterns)
 
@@ -254,7 +274,7 @@ def test_network_learns_to_say_where_a_spot_is():
         image[0, 4 * (corner // 2) :, 4 * (corner % 2) :][:4, :4] += 1
     X = X.reshape(400, -1)
     net = ts.SparseMLP((64, 60, 40, 4), density=ReceptiveFields((1, 8, 8), 3, (0.2, 0.3), "first"))
-    ts.Trainer(net, lr=0.1, batch_size=20).fit(X[:300], y[:300], epochs=5)
+    ts.Trainer(net, optimizer=ts.SGD(0.05), batch_size=20, progress=False).fit(X[:300], y[:300], epochs=8)
     assert net.score(X[300:], y[300:]) > 0.95
 
 

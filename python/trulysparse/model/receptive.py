@@ -29,6 +29,7 @@ Cells = NDArray[np.uint64]
 _PLASTIC = 1.324717957244746  # the real root of x**3 = x + 1
 _BLOCK_CELLS = 2**21  # pairs of target and source that are looked at together: memory, never the result
 _BLOCK_TARGETS = 1024
+_SPARE = (8.0, 16.0)  # by how much more numbers than needed are looked at first: speed, never the result
 _NOBODY = np.uint64(2**64 - 1)
 
 
@@ -39,7 +40,7 @@ def neuron_places(n: int) -> Places:
     it covers the square evenly, and the first places do not depend on `n`.
     """
     number = np.arange(1, n + 1, dtype=np.float64)[:, None]
-    return np.asarray(np.mod(0.5 + number * np.array([1 / _PLASTIC, 1 / _PLASTIC**2]), 1.0))
+    return np.asarray(np.mod(0.5 + number * np.array([1 / _PLASTIC, 1 / (_PLASTIC * _PLASTIC)]), 1.0))
 
 
 def pixel_places(shape: tuple[int, int, int], channels_last: bool) -> Places:
@@ -224,23 +225,28 @@ def _draw(
     most = int(degrees.max(initial=0))
     found: list[Cells] = []
     for some, strip, near in _blocks(sources, targets, window):
-        row, column = np.nonzero(near)
-        source = strip[column].astype(np.uint64)
-        cells = source * np.uint64(n_out) + some[row].astype(np.uint64)
+        degree, held = degrees[some], np.count_nonzero(near, axis=1)
+        cells: Cells = (strip.astype(np.uint64) * np.uint64(n_out) + some.astype(np.uint64)[:, None])[near]
         drawn = _kernels.draw_values_at(
             cells, n_out, "uniform", 1.0, seed=seed, purpose="pattern", layer=layer, step=0, threads=threads
         )
+        # to sort few: more than `degree` numbers are below this, and where for once they are not, all are looked at
+        likely = 2 * (degree + _SPARE[0] * np.sqrt(degree) + _SPARE[1]) / np.maximum(held, 1) - 1
+        for bound in (likely, np.full(len(some), 2.0)):
+            low = np.flatnonzero(drawn < np.repeat(bound.astype(np.float32), held))
+            row = np.searchsorted(np.cumsum(held), low, side="right")
+            kept = np.bincount(row, minlength=len(some))
+            if np.all(kept >= degree):
+                break
         # multiples of 2**-23 in [-1, 1) as whole numbers, then the source, which decides between equal ones
-        order = ((drawn + 1) * 2**23).astype(np.uint64) << np.uint64(32) | source
-        held = np.count_nonzero(near, axis=1)
-        place = np.arange(len(row)) - np.repeat(np.cumsum(held) - held, held)
-        table = np.full((len(some), max(most, int(held.max(initial=0)))), _NOBODY)
-        table[row, place] = order
+        order = ((drawn[low] + 1) * 2**23).astype(np.uint64) << np.uint64(32) | cells[low] // np.uint64(n_out)
+        table = np.full((len(some), max(most, int(kept.max(initial=0)))), _NOBODY)
+        table[row, np.arange(len(row)) - np.repeat(np.cumsum(kept) - kept, kept)] = order
         if most:
-            # a degree is all that the window holds, or one of the two largest: the cuts must be right there
+            # a degree is all that is kept, or one of the two largest: the cuts must be right there
             table.partition((max(most - 2, 0), most - 1), axis=1)
-        table, degree = table[:, :most], degrees[some]
-        taken = np.arange(most) < np.where(held == degree, most, degree)[:, None]
+        table = table[:, :most]
+        taken = np.arange(most) < np.where(kept == degree, most, degree)[:, None]
         taken &= table != _NOBODY
         chosen, _ = np.nonzero(taken)
         picked = table[taken]
