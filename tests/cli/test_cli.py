@@ -123,6 +123,23 @@ def test_augmentation_is_a_table_that_the_run_file_and_a_resumed_run_keep(data_f
     assert models[0] == models[1] == models[2] != models[3]
 
 
+def test_receptive_fields_are_a_table_that_the_run_file_keeps(tmp_path: Path) -> None:
+    given, a, b = tmp_path / "given.toml", tmp_path / "a", tmp_path / "b"
+    given.write_text(
+        "[model]\nhidden = [32, 16]\n"
+        'density = {name = "receptive_fields", shape = [1, 8, 8], epsilon = 3, windows = [0.3, 0.5]}\n'
+    )
+    assert (
+        main(["train", str(given), "--epochs", "1", "--set", "density.windows=0.25", "--quiet", "--out", str(a)]) == 0
+    )
+    tables = tomllib.loads((a / "run.toml").read_text())
+    fields = {"name": "receptive_fields", "shape": [1, 8, 8], "epsilon": 3.0, "windows": [0.25]}
+    assert tables["model"]["density"] == fields
+    assert main(["train", str(a / "run.toml"), "--quiet", "--out", str(b)]) == 0
+    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+    assert ts.load(a / "model.safetensors").density == ts.ReceptiveFields((1, 8, 8), 3, 0.25)
+
+
 def test_the_written_run_file_is_resolved(data_file: Path, tmp_path: Path) -> None:
     given = tmp_path / "given.toml"
     given.write_text(
@@ -386,6 +403,8 @@ def test_an_existing_run_is_not_overwritten_unasked(tmp_path: Path, capsys: pyte
         (["train", "--set", "augment.rotation=5"], "'image' needs shape"),
         (["train", "--set", "augment.rotations=5"], "did you mean 'rotation'"),
         (["train", "--augment", "1,8,8", "--resume", "nowhere"], "does not take --augment"),
+        (["train", "--set", "density={name='receptive_fields', shape=[3, 9, 9]}"], "the network has 64 inputs"),
+        (["train", "--set", "density={name='receptive_fields'}"], "needs shape"),
         (["train", "--set", "data=3"], "in quotes"),
         (["train", "--set", "data.name=3"], "in quotes"),
         (["train", "--set", "optimizer=adam"], "optimizer.name=adam"),

@@ -257,7 +257,7 @@ def test_dropout_does_nothing_outside_training():
         ({"epsilon": -3}, "epsilon must be"),
         ({"epsilon": np.nan}, "epsilon must be"),
         ({"density": 1.5}, "density must be"),
-        ({"density": "dense"}, "unknown density 'dense', allowed are erdos_renyi, erk, given, uniform"),
+        ({"density": "dense"}, "allowed are erdos_renyi, erk, given, receptive_fields, uniform"),
         ({"activation": "rellu"}, "did you mean 'relu'"),
         ({"activation": {"name": "all_relu", "alpha": 3}}, "alpha of AllReLU"),
         ({"dropout": 1.0}, r"dropout must be a number in \[0, 1\)"),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from trulysparse import _kernels
 from trulysparse.errors import ConfigError, DataError, ShapeError
-from trulysparse.model.registry import Configurable, Registry, check_integer, check_number, nearest
+from trulysparse.model.images import check_image_shape, find_channels
+from trulysparse.model.registry import Configurable, Registry, check_number, nearest
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "ImageAugmentation", "get_augmentation"]
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
-_CHANNELS = (1, 3, 4)
-_PLACES = ("first", "last")
 _FILLS = ("nearest", "constant")
 
 
@@ -123,7 +122,7 @@ class ImageAugmentation(Augmentation):
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        set_field(self, "shape", _check_shape(self.shape))
+        set_field(self, "shape", check_image_shape(self.shape))
         set_field(self, "rotation", check_number(self.rotation, "rotation (degrees)", low=0, high=180))
         set_field(self, "shift", check_number(self.shift, "shift (part of height and width)", low=0, high=1))
         if not isinstance(self.flip, bool | np.bool_):
@@ -131,12 +130,12 @@ class ImageAugmentation(Augmentation):
         set_field(self, "flip", bool(self.flip))
         if self.fill not in _FILLS:
             raise ConfigError(f"fill must be one of {', '.join(_FILLS)}, got {self.fill!r}{nearest(self.fill, _FILLS)}")
-        _find_channels(self.shape, self.channels)
+        find_channels(self.shape, self.channels)
 
     @property
     def channels_last(self) -> bool:
         """Whether the channels of a pixel lie side by side."""
-        return _find_channels(self.shape, self.channels) == "last"
+        return find_channels(self.shape, self.channels) == "last"
 
     def check(self, n_features: int) -> None:
         wanted = math.prod(self.shape)
@@ -182,28 +181,3 @@ class ImageAugmentation(Augmentation):
             threads=threads,
         )
         return out
-
-
-def _check_shape(shape: Any) -> tuple[int, int, int]:
-    if not isinstance(shape, Sequence | np.ndarray) or isinstance(shape, str) or len(shape) != 3:
-        raise ConfigError(
-            f"shape must be (channels, height, width) or (height, width, channels), such as (3, 32, 32), got {shape!r}"
-        )
-    first, second, third = (check_integer(n, "each number of shape", low=1) for n in shape)
-    return first, second, third
-
-
-def _find_channels(shape: tuple[int, int, int], told: str | None) -> str:
-    """Return whether channels are "first" or "last"."""
-    if told is not None:
-        if told not in _PLACES:
-            raise ConfigError(f"channels must be 'first' or 'last', got {told!r}{nearest(told, _PLACES)}")
-        return told
-    places = [place for place, end in zip(_PLACES, (shape[0], shape[2]), strict=True) if end in _CHANNELS]
-    if len(places) != 1:
-        why = "both ends" if places else "neither end"
-        raise ConfigError(
-            f"shape {shape} does not tell where the channels are: {why} of it could be a number of channels "
-            "(1, 3 or 4); add channels='first' or channels='last'"
-        )
-    return places[0]

@@ -24,6 +24,7 @@ from trulysparse.model.layer import SparseLayer
 from trulysparse.model.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError, get_loss
 from trulysparse.model.mlp import SparseMLP
 from trulysparse.model.pattern import Pattern
+from trulysparse.model.receptive import ReceptiveFields
 from trulysparse.model.serialize import load, read_tensors, write_tensors
 from trulysparse.model.summary import LayerSummary, Summary
 
@@ -53,6 +54,7 @@ __all__ = [
     "PReLU",
     "Pattern",
     "ReLU",
+    "ReceptiveFields",
     "SReLU",
     "Sigmoid",
     "SparseLayer",

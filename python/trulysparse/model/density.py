@@ -94,6 +94,29 @@ def _exact(sizes: Sequence[int], densities: Sequence[float], seed: int, threads:
     return patterns
 
 
+def draw_erdos_renyi(n_in: int, n_out: int, epsilon: float, layer: int, seed: int, threads: int | None) -> Pattern:
+    """Draw every cell of a layer with probability epsilon * (n_in + n_out) / (n_in * n_out), for a `patterns` method.
+
+    Warns
+    -----
+    DensityWarning
+        The probability would pass 1: the layer is full.
+    """
+    cells, asked = n_in * n_out, epsilon * (n_in + n_out)
+    if asked > cells:
+        warnings.warn(
+            f"layer {layer} ({n_in} -> {n_out}): epsilon={epsilon:g} asks for {asked:.0f} connections "
+            f"(density {asked / cells:.3g}) but there is room for {cells}; the layer is full (density 1)",
+            DensityWarning,
+            stacklevel=4,  # who made the network, by way of patterns
+        )
+    probability = min(1.0, asked / cells)
+    csr = _kernels.sample_bernoulli(
+        n_in, n_out, probability, seed=seed, purpose="pattern", layer=layer, step=0, threads=threads
+    )
+    return Pattern(n_in, n_out, *csr, validate=False)
+
+
 @DENSITIES.register("erdos_renyi")
 @dataclass(frozen=True)
 class ErdosRenyi(Density):
@@ -142,28 +165,14 @@ class ErdosRenyi(Density):
     def patterns(self, sizes: Sequence[int], seed: int, threads: int | None = None) -> list[Pattern]:
         patterns = []
         for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
-            cells, asked = n_in * n_out, self.epsilon * (n_in + n_out)
-            stream: dict[str, Any] = {
-                "seed": seed,
-                "purpose": "pattern",
-                "layer": layer,
-                "step": 0,
-                "threads": threads,
-            }
             if self.sampler == "replacement":
-                csr = _kernels.sample_with_replacement(n_in, n_out, round(asked), **stream)
+                draws = round(self.epsilon * (n_in + n_out))
+                csr = _kernels.sample_with_replacement(
+                    n_in, n_out, draws, seed=seed, purpose="pattern", layer=layer, step=0, threads=threads
+                )
+                patterns.append(Pattern(n_in, n_out, *csr, validate=False))
             else:
-                if asked > cells:
-                    warnings.warn(
-                        f"layer {layer} ({n_in} -> {n_out}): epsilon={self.epsilon:g} asks for {asked:.0f} "
-                        "connections "
-                        f"(density {asked / cells:.3g}) but there is room for {cells}; the layer is full "
-                        "(density 1)",
-                        DensityWarning,
-                        stacklevel=3,
-                    )
-                csr = _kernels.sample_bernoulli(n_in, n_out, min(1.0, asked / cells), **stream)
-            patterns.append(Pattern(n_in, n_out, *csr, validate=False))
+                patterns.append(draw_erdos_renyi(n_in, n_out, self.epsilon, layer, seed, threads))
         return patterns
 
 
