@@ -32,12 +32,12 @@ from typing import Any
 import grid
 import numpy as np
 from numpy.typing import NDArray
+from trulysparse.cli.presets import preset
 
 import trulysparse as ts
 from trulysparse._files import replacing
 from trulysparse.bench.machine import Neighbours
 from trulysparse.cli.config import RunConfig
-from trulysparse.cli.presets import preset
 from trulysparse.model import InputScaling, get_density, small_dense_sizes
 from trulysparse.optim import Progress, get_schedule
 from trulysparse.plot.canvas import figure, write_png

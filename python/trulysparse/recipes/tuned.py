@@ -7,13 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# SET whose part that is exchanged falls to nothing, so that what grows last still has time to learn.
-_SET = {"name": "set", "drop_fraction": 0.3, "schedule": "cosine", "end": 0.8}
-
-
-def _sgd(lr: float, **more: Any) -> dict[str, Any]:
-    return {"name": "sgd", "lr": {"name": "cosine", "lr": lr}, "momentum": 0.9, **more}
-
 
 @dataclass(frozen=True)
 class Tuned:
@@ -23,22 +16,44 @@ class Tuned:
     note: str
 
 
+def _images(
+    hidden: list[int], shape: list[int], windows: list[float], alpha: float, dropout: float, augment: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return a recipe for images.
+
+    Connections that reach no further than a window about each neuron, made once: what any two pixels far apart say
+    together matters little, and an exchange with random connections to anywhere only loses what the window gained.
+    """
+    return {
+        "model": {
+            "hidden": hidden,
+            "density": {"name": "receptive_fields", "shape": shape, "epsilon": 20, "windows": windows},
+            "activation": {"name": "all_relu", "alpha": alpha},
+            "dropout": dropout,
+            "init": "he_uniform",
+        },
+        "optimizer": {"name": "sgd", "lr": {"name": "cosine", "lr": 0.1}, "momentum": 0.9},
+        "topology": {"name": "static"},
+        "augment": {"name": "image", "shape": shape, **augment},
+        "trainer": {"batch_size": 128, "standardize": "augmented"},
+        "fit": {"epochs": 200},
+    }
+
+
 TUNED = {
     "fashion_mnist": Tuned(
-        {
-            "model": {
-                "hidden": [1000, 1000, 1000],
-                "epsilon": 20,
-                "activation": {"name": "all_relu", "alpha": 0.6},
-                "dropout": 0.1,
-                "init": "he_uniform",
-            },
-            "optimizer": _sgd(0.1),
-            "topology": _SET,
-            "augment": {"name": "image", "shape": [1, 28, 28], "rotation": 0.0, "shift": 0.0357, "flip": True},
-            "trainer": {"batch_size": 128, "standardize": "augmented"},
-            "fit": {"epochs": 300},
-        },
-        "Chosen on 10,000 samples held out of the training part.",
+        _images(
+            [1000, 1000, 1000],
+            [1, 28, 28],
+            [0.13, 0.2, 0.4],
+            0.6,
+            0.1,
+            {"rotation": 0.0, "shift": 1 / 28, "flip": True},
+        ),
+        "Chosen on 10,000 samples held out of the training part, in runs of 60 epochs.",
+    ),
+    "cifar10": Tuned(
+        _images([4000, 1000, 4000], [3, 32, 32], [0.07, 0.15, 0.3], 0.75, 0.1, {}),
+        "Chosen on 5,000 samples held out of the training part, in runs of 30 epochs; the augmentation is the paper's.",
     ),
 }
