@@ -32,7 +32,6 @@ from typing import Any
 import grid
 import numpy as np
 from numpy.typing import NDArray
-from trulysparse.cli.presets import preset
 
 import trulysparse as ts
 from trulysparse._files import replacing
@@ -41,6 +40,7 @@ from trulysparse.cli.config import RunConfig
 from trulysparse.model import InputScaling, get_density, small_dense_sizes
 from trulysparse.optim import Progress, get_schedule
 from trulysparse.plot.canvas import figure, write_png
+from trulysparse.recipes.paper import preset
 
 RESULTS = grid.RESULTS / "time_to_accuracy.jsonl"
 DEFAULT_DATASET = "fashion_mnist"
@@ -49,6 +49,9 @@ DEFAULT_LEVELS = (0.85, 0.87, 0.88, 0.89, 0.90)
 FIRST_SECONDS, RATIO = 0.5, 1.1  # the first test, and how much later each is than the one before
 NO_END = 10**6  # epochs of a run that only the clock ends
 WARM_UP_STEPS = 3
+# lengths of runs whose learning rate falls to nothing, to end within the minutes that there are
+RECIPE_EPOCHS = (5, 20, 80)
+DENSE_EPOCHS = 15
 TEST_BATCH = 1000
 
 
@@ -72,13 +75,22 @@ def contestants(dataset: str) -> dict[str, dict[str, Any]]:
         "batch_size": ours["trainer"]["batch_size"],
     }
     small = {**dense, "width": "parameters"}
-    return {
+    found = {
         "trulysparse": {"library": "trulysparse", **ours},
         "dense": dense,
         "dense-no-dropout": {**dense, "dropout": 0.0},
         "small-dense": small,
         "small-dense-no-dropout": {**small, "dropout": 0.0},
     }
+    if dataset in ts.recipes.names("tuned"):
+        recipe = {"library": "trulysparse", **ts.recipes.get(dataset).tables}
+        falling = {"lr": {"name": "cosine", "lr": 0.1}, "dropout": 0.1}
+        found |= {
+            **{f"trulysparse-recipe-{epochs}": {**recipe, "fit": {"epochs": epochs}} for epochs in RECIPE_EPOCHS},
+            "dense-falling-rate": {**dense, **falling, "fit": {"epochs": DENSE_EPOCHS}},
+            "small-dense-falling-rate": {**small, **falling, "fit": {"epochs": max(RECIPE_EPOCHS)}},
+        }
+    return found
 
 
 class TimeIsUp(Exception):
