@@ -12,7 +12,6 @@ import functools
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 
 import trulysparse as ts
 from trulysparse._files import replacing
+from trulysparse._memory import peak_bytes
 from trulysparse.bench import records
 from trulysparse.bench.machine import provenance, source_commit
 
@@ -119,7 +119,7 @@ def run_all(cases: Sequence[Case], run: Callable[[Case, str], Mapping[str, Any]]
 def _timed(run: Callable[[Case, str], Mapping[str, Any]], data: str, case: Case) -> tuple[Case, dict[str, Any]]:
     started = time.perf_counter()
     measured = dict(run(case, data))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     measured |= provenance(source_commit(Path(__file__).parent))
     return case, measured | {"run_seconds": time.perf_counter() - started, "peak_bytes": peak}
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import trulysparse as ts
+from trulysparse.reproduce import schedule
 from trulysparse.reproduce.cases import Case, make_case
-from trulysparse.reproduce.files import CHECKPOINT, MODEL, Place, find_mpiexec
+from trulysparse.reproduce.files import CHECKPOINT, MODEL, RESULT, Place, find_mpiexec, held
 from trulysparse.reproduce.schedule import run_cases
 from trulysparse.reproduce.summary import accuracy_of
 
@@ -35,6 +36,7 @@ def test_a_parallel_case_is_judged_where_there_is_one_network(tmp_path: Path, st
     result = place.result()
     curves = result["curves"]
     assert curves["epoch"] == list(range(1, 11)) and result["parallel"]["workers"] == 2
+    assert result["cpu_minutes"] is result["other_cores_busy"] is None and result["jobs"] == 1  # not of one rank
     # phase two are the last three epochs; after the last the workers' networks are one again
     judged = [value is not None for value in curves["first_half_accuracy"]]
     assert judged == [True] * 7 + [False] * 2 + [True]
@@ -56,7 +58,7 @@ def _wait_for_epochs(place: Place, process: subprocess.Popen[str]) -> None:
 
 
 def test_a_stopped_parallel_case_goes_on(tmp_path: Path) -> None:
-    epochs = 60
+    epochs = 400  # progress is written once a second: a fast machine does 60 in less
     case: Case = make_case("digits", strategy="wassp", epochs=epochs)
     place = Place(tmp_path, case)
     program = (
@@ -78,3 +80,24 @@ def test_a_stopped_parallel_case_goes_on(tmp_path: Path) -> None:
     assert run_cases([case], tmp_path, (), quiet=True).finished == 1
     assert place.result()["curves"]["epoch"] == list(range(1, epochs + 1))
     assert not list(place.directory.glob("checkpoint*"))
+
+
+def test_a_parallel_case_that_is_done_or_of_another_process_ends_all_ranks(tmp_path: Path) -> None:
+    place = Place(tmp_path, make_case("digits", strategy="wassp", epochs=1))
+    place.prepare()
+    job = schedule._Job(place.case, place, None, 1.0)
+
+    def ends() -> None:
+        schedule._start(job, 1, 1)
+        assert job.process is not None
+        try:
+            job.process.wait(60)
+        finally:
+            schedule._stop([job])
+
+    with held(place.directory):
+        ends()
+    assert not place.done
+    (place.directory / RESULT).write_text("{}", encoding="utf-8")
+    ends()
+    assert place.result() == {}

@@ -110,3 +110,14 @@ def test_the_recipe_for_fashion_mnist_beats_the_papers_in_few_epochs(shared_data
         history = trainer.fit(data.X_train, data.y_train, epochs=15, validation=1 / 6)
         found[kind] = history.val_accuracy[-1]
     assert found["tuned"] > found["paper"] + 0.01
+
+
+def test_a_recipe_of_own_tables_makes_network_and_trainer_and_can_be_a_key() -> None:
+    tables = ts.recipes.get("digits", "paper").tables | {"pruning": {"percentile": 5.0, "start": 1, "period": 1}}
+    recipe = ts.recipes.Recipe.of("digits", tables)
+    tables["model"]["hidden"].append(3)  # it has a copy
+    net = recipe.network(64, 10, seed=2)
+    trainer = recipe.trainer(net, seed=2, progress=False)
+    assert net.sizes == (64, 256, 256, 10) and recipe.kind == "own"
+    assert trainer.optimizer.weight_decay == 1e-4 and trainer.pruning is not None
+    assert {recipe: 1}[recipe] == 1 and recipe != ts.recipes.Recipe.of("digits", tables)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from trulysparse.reproduce.cases import Case
+from trulysparse.reproduce.datasets import fingerprint_of, locate, source
 from trulysparse.reproduce.files import RESULT, Place
 
 
@@ -30,7 +32,13 @@ def result_of(case: Case, accuracy: Sequence[float] = (0.5, 0.75, 0.7), **change
     curves["gradient_flow"] = [0.1 * (epoch + 1) for epoch in range(count)]
     return {
         "case": case.to_json(),
-        "data": {"n_train": 1000, "n_test": 100, "n_features": 64, "n_classes": 10, "fingerprint": {}},
+        "data": {
+            "n_train": source(case.dataset).paper_train or 1000,
+            "n_test": 100,
+            "n_features": 64,
+            "n_classes": 10,
+            "fingerprint": "absent",
+        },
         "connections_start": 100,
         "connections_end": 60,
         "biases": 22,
@@ -45,6 +53,8 @@ def result_of(case: Case, accuracy: Sequence[float] = (0.5, 0.75, 0.7), **change
         "other_cores_busy": 0.5,
         "date": "2026-01-01T00:00:00+00:00",
         "commit": "abc",
+        "commits": ["abc"],
+        "intervals": [[0.0, 90.0]],
         "trulysparse": "0.1.0",
         "isa": "avx2",
         "cores": 2,
@@ -55,14 +65,26 @@ def result_of(case: Case, accuracy: Sequence[float] = (0.5, 0.75, 0.7), **change
     } | changes
 
 
+def put_data(name: str, directory: Path, n_train: int | None = None) -> Path:
+    """Write a data set of as many training samples as the paper has (or so many), and nothing in them."""
+    rows = n_train or source(name).paper_train or 10
+    X, y = np.zeros((rows, 1), np.uint8), np.zeros(rows, np.uint8)
+    path = directory / f"{name}.npz"
+    np.savez_compressed(path, X_train=X, y_train=y, X_test=X[:2], y_test=y[:2])
+    return path
+
+
 @pytest.fixture
 def keep(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Return a function that puts a result of a case where runs put theirs, under tmp_path/out."""
 
     def write(case: Case, *arguments: Any, **changes: Any) -> dict[str, Any]:
         result = result_of(case, *arguments, **changes)
+        path = locate(case.dataset, (tmp_path,))
+        if "data" not in changes and path is not None:
+            result["data"]["fingerprint"] = fingerprint_of(case.dataset, path)
         directory = Place(tmp_path / "out", case).directory
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         (directory / RESULT).write_text(json.dumps(result), encoding="utf-8")
         return result
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trulysparse.errors import ConfigError
-from trulysparse.reproduce.cases import RELU, Case, make_case
+from trulysparse.reproduce.cases import RELU, REVISION, Case, make_case, read_changes
 from trulysparse.reproduce.datasets import SOURCES, Shape
 
 
@@ -118,9 +118,62 @@ def test_settings_can_be_changed_and_what_a_case_does_not_have_stays_away() -> N
     assert plain["optimizer"]["lr"] == 0.02 and plain["trainer"]["standardize"] == "global"
     assert "pruning" not in plain and pruned["pruning"]["percentile"] == 30.0
     assert make_case("madelon").settings["optimizer"]["lr"] == 0.01  # the presets stay as they were
-    for key in ("lr", "optimiser.lr", "fit.epochs"):
-        with pytest.raises(ConfigError, match="is no setting of a run: write TABLE"):
-            make_case("madelon", changes={key: 1})
+
+
+def test_set_is_read_as_that_of_run_files() -> None:
+    assert read_changes(["lr=0.02", "model.activation.alpha=0.3"]) == {
+        "optimizer.lr": 0.02,
+        "model.activation.alpha": 0.3,
+    }
+    settings = make_case("madelon", changes={"model.activation.alpha": 0.3}).settings
+    assert settings["model"]["activation"] == {"name": "all_relu", "alpha": 0.3}
+    relu = make_case("madelon", activation=RELU, changes={"model.activation.alpha": 0.3})
+    assert relu == make_case("madelon", activation=RELU)  # the row says its activation itself
+    changes = read_changes(["optimizer.name=adam", "optimizer.eps=1e-7"])
+    optimizer = make_case("madelon", changes=changes).settings["optimizer"]
+    assert optimizer["name"] == "adam" and optimizer["eps"] == 1e-7 and "momentum" not in optimizer
+    model = make_case("madelon", changes=read_changes(["model.epsilon=30"])).settings["model"]
+    assert model["epsilon"] == 30 and "density" not in model  # one or the other
+    dense = make_case("madelon", dense_minutes=1, changes={"model.epsilon": 30, "topology.drop_fraction": 0.1})
+    assert dense == make_case("madelon", dense_minutes=1)
+    parallel = make_case("madelon", strategy="wasap", changes=read_changes(["parallel.hot_start=3"]))
+    assert parallel.settings["parallel"]["hot_start"] == 3 and parallel.workers == 2
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("optimizer.lr", "is not key=value"),
+        ("optimiser.lr=1", "did you mean 'optimizer'"),
+        ("optimizer.momentun=0.8", "did you mean 'momentum'"),
+        ("model.seed=1", "use --seeds"),
+        ("trainer.seed=1", "use --seeds"),
+        ("seed=1", "use --seeds"),
+        ("threads=2", "use --jobs"),
+        ("parallel.workers=3", "use --workers"),
+        ("parallel.name=wasap", "use table3, which has rows of both"),
+        ("fit.epochs=3", "use --epochs"),
+        ("fit.validation=0.1", "is no table of these runs"),
+    ],
+)
+def test_what_set_may_not_say_is_told_with_what_does(assignment: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_changes([assignment])
+
+
+def test_parallel_cases_have_no_weight_decay_unless_it_is_set() -> None:
+    for strategy in ("wasap", "wassp"):
+        assert make_case("higgs", strategy=strategy).settings["optimizer"]["weight_decay"] == 0.0
+    assert make_case("higgs").settings["optimizer"]["weight_decay"] == 2e-4
+    changed = make_case("higgs", strategy="wasap", changes={"optimizer.weight_decay": 1e-3})
+    assert changed.settings["optimizer"]["weight_decay"] == 1e-3
+
+
+def test_another_revision_is_another_case() -> None:
+    case = make_case("madelon")
+    older = Case.from_json({key: value for key, value in case.to_json().items() if key != "revision"})
+    assert case.to_json()["revision"] == case.revision == REVISION >= 1 and older.revision == 0
+    assert older != case and older.name != case.name and older.group != case.group
 
 
 def test_the_work_of_a_run_that_ends_by_the_clock_is_that_of_its_minutes() -> None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,23 @@ import numpy as np
 import pytest
 
 import trulysparse as ts
+from trulysparse.bench.machine import provenance
 from trulysparse.reproduce import run as module
 from trulysparse.reproduce.accuracy_tables import TABLE_5
 from trulysparse.reproduce.cases import Case, make_case
-from trulysparse.reproduce.files import CASE, CHECKPOINT, HISTORY, MODEL, PROGRESS, RESULT, Place, held, read_json
+from trulysparse.reproduce.datasets import fingerprint_of
+from trulysparse.reproduce.files import (
+    CASE,
+    CHECKPOINT,
+    HISTORY,
+    MODEL,
+    PROGRESS,
+    PRUNED,
+    RESULT,
+    Place,
+    held,
+    read_json,
+)
 from trulysparse.reproduce.measure import PROBE, Measure, halves
 from trulysparse.reproduce.remarks import remarks
 from trulysparse.reproduce.run import main, run_case
@@ -27,7 +42,8 @@ CLOCKS = ("train_seconds", "evaluate_seconds", "evolve_seconds")
 def _run(case: Case, out: Path, **options: Any) -> dict[str, Any]:
     place = Place(out, case)
     place.prepare()
-    run_case(case, place.directory, ts.load_digits(), threads=1, facts={"jobs": 1}, **options)
+    known = {"facts": {"jobs": 1}, "fingerprint": fingerprint_of("digits", None)}
+    run_case(case, place.directory, ts.load_digits(), threads=1, **(known | options))
     return place.result()
 
 
@@ -91,12 +107,15 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path, monkeypat
     Interrupted.__name__ = "Measure"  # what the checkpoint writes down
     monkeypatch.setattr(module, "Measure", Interrupted)
     with pytest.raises(Stop):
-        _run(case, tmp_path / "parts")
+        _run(case, tmp_path / "parts", origin=provenance() | {"commit": "one"})
     monkeypatch.undo()
     directory = Place(tmp_path / "parts", case).directory
     assert (directory / CHECKPOINT).is_file() and not (directory / RESULT).exists()
     assert read_json(directory / PROGRESS)["epochs"] == 10
-    parts = _run(case, tmp_path / "parts")
+    parts = _run(case, tmp_path / "parts", origin=provenance() | {"commit": "two"})
+    assert parts["commits"] == ["one", "two"] and parts["commit"] == "two"
+    (begun, stopped), (resumed, ended) = parts["intervals"]
+    assert begun < stopped <= resumed < ended and len(whole["intervals"]) == 1
     assert not (directory / CHECKPOINT).exists() and not (directory / PROGRESS).exists()
     for key, values in whole["curves"].items():
         assert key in CLOCKS or parts["curves"][key] == values, key
@@ -157,3 +176,72 @@ def test_learned_slopes_are_in_the_result_and_under_the_table(tmp_path: Path) ->
     said = remarks(TABLE_5.all_rows(options, results), results, options)
     assert f"digits, automatic slopes, seed 0: the layers learned {learned[0]:.2f}, {learned[1]:.2f}." in said
     assert _run(make_case("digits", epochs=1), tmp_path)["slopes"] is None
+
+
+def test_an_augmented_case_is_trained_on_changed_images(tmp_path: Path) -> None:
+    plain, augmented = make_case("digits", epochs=2), make_case("digits", epochs=2)
+    augmented.settings["augment"] = {"name": "image", "shape": [1, 8, 8], "rotation": 10.0, "shift": 0.1, "flip": True}
+    results = [_run(case, tmp_path) for case in (plain, augmented)]
+    assert results[1]["resolved"]["trainer"]["augment"]["shape"] == [1, 8, 8]
+    assert "augmented" in augmented.label and results[0]["connections_start"] == results[1]["connections_start"]
+    assert results[0]["curves"]["train_loss"] != results[1]["curves"]["train_loss"]
+
+
+def test_provenance_is_that_of_when_the_process_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = iter(["first", "later"])
+    monkeypatch.setattr(module, "provenance", lambda: provenance() | {"commit": next(commits)})
+    load = module.load
+
+    def load_late(*arguments: Any) -> Any:
+        assert next(commits) == "later"  # the source changed, after provenance was taken
+        return load(*arguments)
+
+    monkeypatch.setattr(module, "load", load_late)
+    place = Place(tmp_path, make_case("digits", epochs=1))
+    assert main([str(place.prepare()), "--threads", "1", "--facts", '{"jobs": 1}']) == 0
+    assert place.result()["commit"] == "first" and place.result()["commits"] == ["first"]
+
+
+def test_a_result_that_is_there_already_is_left_alone_and_no_data_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path, make_case("madelon", epochs=1))
+    file = place.prepare()
+    (place.directory / RESULT).write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(module, "load", lambda *_: pytest.fail("data were loaded"))
+    assert main([str(file)]) == 0 and place.result() == {}
+
+
+def test_looking_does_not_take_the_lock_and_an_owner_waits_for_those_who_look(tmp_path: Path) -> None:
+    place = Place(tmp_path, make_case("digits", epochs=1))
+    place.prepare()
+    assert not place.taken and not (place.directory / "lock").exists()
+    with held(place.directory) as mine:
+        assert mine
+    with (place.directory / "lock").open() as look:
+        fcntl.flock(look, fcntl.LOCK_SH)  # as one that looks
+        assert not place.taken
+        threading.Timer(0.2, fcntl.flock, (look, fcntl.LOCK_UN)).start()
+        with held(place.directory) as mine:
+            assert mine and place.taken
+    assert not place.taken
+
+
+def test_what_was_pruned_of_an_earlier_result_goes_with_it(tmp_path: Path) -> None:
+    case = make_case("digits", epochs=1)
+    directory = Place(tmp_path, case).prepare().parent
+    (directory / PRUNED).write_text("{}", encoding="utf-8")
+    _run(case, tmp_path)
+    assert not (directory / PRUNED).exists()
+
+
+def test_the_clock_starts_with_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = Measure(ts.load_digits())
+    seconds = iter(range(0, 1000, 10))
+    monkeypatch.setattr("trulysparse.reproduce.measure.time.monotonic", lambda: float(next(seconds)))
+    measure.state_dict()
+    assert measure.wall_seconds == 0.0
+    measure.on_epoch_start(None, 1)  # type: ignore[arg-type]
+    measure.on_epoch_start(None, 2)  # type: ignore[arg-type]  # does not start it anew
+    measure.state_dict()
+    assert measure.wall_seconds == 10.0

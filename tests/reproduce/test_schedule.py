@@ -16,7 +16,7 @@ import pytest
 from trulysparse.cli import main
 from trulysparse.reproduce import schedule
 from trulysparse.reproduce.cases import RELU, make_case
-from trulysparse.reproduce.files import CHECKPOINT, LOG, RESULT, Place, held
+from trulysparse.reproduce.files import CHECKPOINT, LOG, PROGRESS, RESULT, Place, held
 from trulysparse.reproduce.schedule import listing, run_cases
 
 
@@ -61,7 +61,7 @@ def test_a_result_of_other_data_is_told_and_not_used_silently(tmp_path: Path) ->
     assert run_cases([case], tmp_path, (), quiet=True).finished == 1
     file = tmp_path / case.name / RESULT
     result = json.loads(file.read_text(encoding="utf-8"))
-    result["data"]["n_train"] += 1
+    result["data"]["fingerprint"] = "other"
     file.write_text(json.dumps(result), encoding="utf-8")
     outcome = run_cases([case], tmp_path, (), quiet=True)
     assert outcome.finished == 0 and "of other data; remove" in outcome.failed[case.name]
@@ -87,7 +87,7 @@ def test_parallel_cases_run_alone_and_after_the_others() -> None:
     assert not schedule._may_start(sequential, [wasap], 2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_command_leaves_checkpoints_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-W", "error", "-m", "trulysparse", "reproduce", "figure5", "--datasets", "digits"]
     command += ["--jobs", "2", "--out", str(tmp_path), "--epochs", "4000"]
@@ -139,7 +139,7 @@ def test_the_command_trains_prints_and_writes(tmp_path: Path, capsys: pytest.Cap
         (["table2", "--jobs", "0"], "--jobs 0: give at least 1"),
         (["table3", "--workers", "0"], "--workers 0: give at least 1"),
         (["table2", "--dense-minutes", "-1"], "--dense-minutes -1.0: give at least 0"),
-        (["table2", "--set", "optimizer.lr"], "is not TABLE.KEY=VALUE"),
+        (["table2", "--set", "optimizer.lr"], "is not key=value"),
         (["table2", "--set", "optimiser.lr=1"], "did you mean 'optimizer'"),
         (["table2", "--data", "no/such/place"], "there is no such directory"),
     ],
@@ -150,3 +150,28 @@ def test_a_mistake_is_told_in_one_sentence(
     assert main(["reproduce", *arguments, "--out", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_threads_are_shared_by_as_many_runs_as_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule._kernels, "default_threads", lambda: 2)
+    case = make_case("digits", epochs=1)
+    assert run_cases([case], tmp_path, (), jobs=8, quiet=True).finished == 1
+    result = Place(tmp_path, case).result()
+    assert (result["jobs"], result["threads"]) == (1, 2)
+
+
+def test_progress_and_log_of_an_earlier_process_do_not_count(tmp_path: Path) -> None:
+    place = Place(tmp_path, make_case("digits", epochs=1))
+    place.prepare()
+    (place.directory / PROGRESS).write_text('{"epoch": 3, "epochs": 9, "process": 1}', encoding="utf-8")
+    (place.directory / LOG).write_text("of an earlier process", encoding="utf-8")
+    job = schedule._Job(place.case, place, None, 1.0, started=time.time() + 1)
+    assert place.progress() is not None and job.progress() is None
+    with held(place.directory):  # another process owns them
+        schedule._start(job, 1, 1)
+        assert job.process is not None and job.process.wait() == 3
+        assert place.progress() is not None
+        assert (place.directory / LOG).read_text(encoding="utf-8").startswith("of an earlier process")
+    schedule._start(job, 1, 1)
+    assert job.process.wait() == 0 and place.progress() is None
+    assert "earlier" not in (place.directory / LOG).read_text(encoding="utf-8")

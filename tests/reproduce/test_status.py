@@ -68,6 +68,19 @@ def test_a_terminal_has_one_line_that_changes() -> None:
     assert out.getvalue().endswith("\r\x1b[K[1/1] madelon-relu seed 1: done\n")
 
 
+def test_a_run_that_fails_at_once_says_nothing_of_the_speed() -> None:
+    clock, out = Clock(), io.StringIO()
+    line = StatusLine(3, 0, 30.0, stream=out, clock=clock)
+    line.show([_running(0)])
+    clock.now = 1.0
+    line.end("madelon-relu", 10.0, "failed", seed=1, part=0.0)
+    clock.now = 61.0
+    line.show([_running(0)])
+    clock.now = 121.0
+    line.show([_running(50)])  # 5 in 121 s, 15 are left
+    assert out.getvalue().splitlines()[-1].endswith("50/100; about 6:03 left")
+
+
 def test_quiet_says_nothing() -> None:
     out = io.StringIO()
     line = StatusLine(2, 1, 10.0, quiet=True, stream=out)

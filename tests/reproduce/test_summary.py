@@ -59,6 +59,10 @@ def test_a_run_that_diverged_is_counted_and_in_no_mean() -> None:
     found = summarize(runs)
     assert found.diverged == (1,) and found.seeds == (0, 1)
     assert found.best is not None and found.best.mean == 0.6 and found.best.count == 1
+    assert found.epochs == (2, 2) and found.runs == "mean of 1 of 2 seeds, 1 diverged"
+    nothing = summarize(runs[1:])
+    assert nothing.best is nothing.minutes is nothing.end is nothing.peak_mb is nothing.epochs is None
+    assert nothing.to_json()["epochs"] is None
 
 
 def test_memory_of_a_parallel_run_is_that_of_all_processes() -> None:

@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.reproduce.conftest import put_data
 
 import trulysparse as ts
+from trulysparse.bench import records
 from trulysparse.data import files as data_files
-from trulysparse.errors import ConfigError
+from trulysparse.errors import CheckpointError, ConfigError
 from trulysparse.reproduce import accuracy_tables, flow_figure
-from trulysparse.reproduce.cases import RELU, make_case
+from trulysparse.reproduce.cases import RELU, REVISION, Case, comparable, make_case
 from trulysparse.reproduce.catalog import TABLES, find_table
 from trulysparse.reproduce.collect import collect
-from trulysparse.reproduce.datasets import Shape, locate, shape_of
+from trulysparse.reproduce.datasets import SOURCES, Shape, fingerprint_of, locate, shape_of
+from trulysparse.reproduce.files import PRUNED, RESULT, read_json
 from trulysparse.reproduce.paper import TABLE2, TABLE3, TABLE5, TABLE6
 from trulysparse.reproduce.pruned_table import PERCENTILES
+from trulysparse.reproduce.remarks import union_seconds
 from trulysparse.reproduce.run import run_case
 from trulysparse.reproduce.table import Options, Results, Row, cases_of
 
@@ -36,18 +42,18 @@ def _no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def options(tmp_path: Path) -> Options:
-    """Files that only have to be there: their content is never read for the rows."""
+    """Data sets as large as the paper's, and nothing in them: their content is never read for the rows."""
     for name in ("madelon", "fashion_mnist", "cifar10", "higgs"):
-        (tmp_path / f"{name}.npz").touch()
+        put_data(name, tmp_path)
     return Options(places=(tmp_path,), out=tmp_path / "out")
 
 
 def _rows(name: str, options: Options) -> list[Row]:
-    return find_table(name).all_rows(options, Results(options.out))
+    return find_table(name).all_rows(options, Results(options.out, options.places))
 
 
 def _render(name: str, options: Options) -> tuple[str, dict[str, Any]]:
-    table, results = find_table(name), Results(options.out)
+    table, results = find_table(name), Results(options.out, options.places)
     return table.render(table, table.all_rows(options, results), results, options)
 
 
@@ -70,7 +76,8 @@ def test_an_absent_data_set_is_a_line_and_never_a_download(options: Options) -> 
         assert {row.dataset for row in absent} == set(table.datasets) & {"leukemia", "nakayama"}
         assert all(row.case is None for row in absent)
         text, _ = _render(name, options)
-        assert (f"no leukemia.npz in {options.places[0]}" in text) is ("leukemia" in table.datasets)
+        assert ("no leukemia.npz where --data says" in text) is ("leukemia" in table.datasets)
+        assert str(options.places[0]) not in text and str(options.out) not in text
 
 
 def test_the_figures_that_the_paper_gives_without_augmentation_are_none(options: Options) -> None:
@@ -119,14 +126,6 @@ def test_table_5_has_the_grid_of_slopes_and_the_automatic_one(options: Options) 
     assert rows[11].case is not None and rows[11].paper.accuracy is None
 
 
-def test_an_activation_that_this_version_does_not_know_is_a_line(
-    options: Options, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(accuracy_tables, "_AUTOMATIC", ({"name": "all_relu", "alpha": "by magic"},))
-    row = _rows("table5", options)[-1]
-    assert row.case is None and "does not know" in row.why
-
-
 def test_table_5_also_has_the_slope_of_another_data_set(options: Options) -> None:
     rows = _rows("table5", Options(places=options.places, out=options.out, datasets=("cifar10",)))
     assert "All-ReLU (0.75)" in [row.cells[0] for row in rows]
@@ -171,10 +170,26 @@ def test_minutes_of_all_rows_are_added_where_all_are_there(options: Options, kee
     assert "Madelon: one seed of all 4 rows, one after the other, takes 6.0 minutes; the paper's 14." in text
 
 
-def test_the_weight_decay_that_the_paper_does_not_give_is_said(options: Options) -> None:
-    said = {name: _render(name, options)[1]["remarks"] for name in ("table2", "table5")}
-    assert any(line.startswith("No weight decay: CIFAR-10, Fashion-MNIST.") for line in said["table2"])
-    assert any(line.startswith("No weight decay: Fashion-MNIST.") for line in said["table5"])
+def test_weight_decay_and_how_it_was_chosen_is_said(options: Options) -> None:
+    said = {name: _render(name, options)[1]["remarks"] for name in ("table2", "table3", "table5")}
+    for name, titles in (("table2", "CIFAR-10, Fashion-MNIST"), ("table5", "Fashion-MNIST")):
+        line = next(line for line in said[name] if line.startswith(f"No weight decay: {titles}."))
+        assert "The paper names 2e-4" in line and "with the outcome in view" in line
+        assert "--set optimizer.weight_decay=0.0002 gives the other form" in line
+    assert "Parallel rows have no weight decay, as the paper's parallel program." in said["table3"]
+    assert not any("Parallel rows" in line for line in said["table2"])
+
+
+def test_both_decays_shows_the_runs_of_the_other_form_that_are_there(options: Options, keep: Keep) -> None:
+    other = {"optimizer.weight_decay": 2e-4}
+    keep(make_case("fashion_mnist", changes=other), [0.8])
+    keep(make_case("fashion_mnist"), [0.9])
+    for both in (False, True):
+        told = Options(places=options.places, out=options.out, datasets=("fashion_mnist", "madelon"), both_decays=both)
+        text, _ = _render("table2", told)
+        line = "| Fashion-MNIST | All-ReLU (0.6), weight decay 2e-4 | no | 91.38 | 80.00 |"
+        assert (line in text) is both and text.count("weight decay 2e-4") == both
+        assert "| Fashion-MNIST | All-ReLU (0.6) | no | 91.38 | 90.00 |" in text
 
 
 def test_changed_settings_are_runs_of_their_own_and_said(options: Options, keep: Keep) -> None:
@@ -188,11 +203,16 @@ def test_changed_settings_are_runs_of_their_own_and_said(options: Options, keep:
 
 
 def test_what_differs_from_the_paper_is_said(options: Options, keep: Keep) -> None:
-    keep(make_case("higgs", epochs=10), [0.6])
+    put_data("higgs", options.places[0], 1000)
+    data = {"n_train": 1000, "fingerprint": fingerprint_of("higgs", options.places[0] / "higgs.npz")}
+    keep(make_case("higgs", epochs=10), [0.6], data=data, commits=["abc", "def+changes"])
     short = Options(places=options.places, out=options.out, datasets=("higgs", "nakayama"), epochs=10)
     text, data = _render("table2", short)
-    assert "Higgs: 1,000 of the paper's 105,000 training samples" in text
+    assert "Higgs: 1,000 training samples, the paper has 105,000; its figures do not compare and are left out" in text
+    assert "Made from commit abc, def+changes; +changes: the source was not quite that of the commit." in text
+    assert "Its library: SciPy and Numba for sparse rows, Keras for dense ones" in text
     assert "10 epochs, the paper has 500; start and period of importance pruning are in proportion" in text
+    assert all(row["paper"]["accuracy"] is row["paper"]["minutes"] is None for row in data["rows"])
     assert "Nakayama: stands in for Leukemia" in text and "Machine: a processor, 2 cores, avx2" in text
     assert all(f"- {remark}" in text for remark in data["remarks"])
 
@@ -207,7 +227,9 @@ def test_table_6_prunes_the_networks_of_table_2(tmp_path: Path) -> None:
     case = make_case("digits", epochs=5)
     directory = tmp_path / case.name
     directory.mkdir()
-    run_case(case, directory, ts.load_digits(), threads=1, facts={"jobs": 1})
+    run_case(
+        case, directory, ts.load_digits(), threads=1, facts={"jobs": 1}, fingerprint=fingerprint_of("digits", None)
+    )
     options = Options(out=tmp_path, datasets=("digits",), epochs=5)
     text, data = _render("table6", options)
     rows = data["rows"]
@@ -220,6 +242,10 @@ def test_table_6_prunes_the_networks_of_table_2(tmp_path: Path) -> None:
     assert rows[-1]["accuracy"]["mean"] == pytest.approx(net.score(digits.X_test, digits.y_test))
     (directory / "model.safetensors").unlink()
     assert _render("table6", options) == (text, data)  # measured once
+    result = read_json(directory / RESULT)
+    (directory / RESULT).write_text(json.dumps(result | {"date": "2027"}), encoding="utf-8")
+    with pytest.raises(CheckpointError):  # of another result, so measured again: the network is not there
+        _render("table6", options)
     assert {name for name, _ in TABLE6} == {"leukemia", "higgs", "madelon", "fashion_mnist", "cifar10"}
 
 
@@ -231,6 +257,7 @@ def test_figure_5_is_the_mean_flow_over_seeds_in_figures_and_a_picture(options: 
     flows = {row["activation"]: row["flow"] for row in data["rows"]}
     assert np.allclose(flows["ReLU"], [0.1, 0.2, 0.3, 0.4]) and np.allclose(flows["All-ReLU (0.5)"], [0.1, 0.2])
     assert "| Madelon | ReLU | 0.1 | 0.2 | 0.3 | 0.4 | 2 |" in text
+    assert "| Madelon | All-ReLU (0.5) | 0.1 | 0.1 | 0.2 | 0.2 | 1 |" in text  # the first epoch is the first half
     assert (options.out / "figure5.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -248,8 +275,6 @@ def test_figure_5_without_matplotlib_has_its_figures(
 
 
 def test_collected_results_are_small_lines_and_each_once(tmp_path: Path, keep: Keep) -> None:
-    import json
-
     result = keep(make_case("madelon"), [epoch / 1000 for epoch in range(500)])
     file = tmp_path / "results.jsonl"
     assert collect([result], file) == 1 and collect([result], file) == 0
@@ -261,6 +286,17 @@ def test_collected_results_are_small_lines_and_each_once(tmp_path: Path, keep: K
     assert curves["epoch"] == list(range(10, 501, 10)) and curves["test_accuracy"][-1] == 0.499
     assert lines[0]["accuracy"] == {"best": 0.499, "last": 0.499, "selected": 0.499, "best_epoch": 500}
     assert lines[0]["seconds"]["train"] == 500.0
+
+
+def test_what_is_collected_is_read_as_records_and_the_last_line_of_a_case_counts(tmp_path: Path, keep: Keep) -> None:
+    file, case = tmp_path / "results.jsonl", make_case("madelon")
+    first, other = keep(case, [0.5]), keep(make_case("madelon", seed=1), [0.6])
+    again = keep(case, [0.7], date="2026-02-02", threads=2)
+    assert collect([first, other], file) == 2 and collect([again, other], file) == 1
+    found = {record["name"]: record for record in records.read(file)}
+    assert len(found) == len(records.read(file)) == 2
+    assert found[case.name]["accuracy"]["best"] == 0.7 and found[case.name]["date"] == "2026-02-02"
+    assert Case.from_json(found[case.name]["case"]) == case
 
 
 def test_data_is_found_by_name_in_any_of_the_places(tmp_path: Path) -> None:
@@ -278,3 +314,75 @@ def test_data_is_found_by_name_in_any_of_the_places(tmp_path: Path) -> None:
 def test_an_unknown_table_is_told_with_the_nearest_known_one() -> None:
     with pytest.raises(ConfigError, match="did you mean 'table2'"):
         find_table("tabel2")
+
+
+def test_diverged_runs_are_in_no_column(options: Options, keep: Keep) -> None:
+    bad = {"diverged": "the loss became nan", "wall_minutes": 99.0, "peak_bytes": 10**9, "connections_end": 1}
+    for seed, changes in enumerate(({}, {}, bad)):
+        keep(make_case("madelon", activation=RELU, seed=seed), [0.6, 0.7, 0.7, 0.7], **changes)
+    keep(make_case("madelon"), [0.1], **bad)
+    told = Options(places=options.places, out=options.out, datasets=("madelon",))
+    text, _ = _render("table2", told)
+    line = next(line for line in text.splitlines() if line.startswith("| Madelon | ReLU | no |"))
+    assert line.endswith("| 100 → 60 | 3.6 | 1.5 | 5 | mean of 2 of 3 seeds, 1 diverged | 4 |")
+    line = next(line for line in text.splitlines() if line.startswith("| Madelon | All-ReLU (0.5) | no |"))
+    assert line.endswith("| – | – | – | 19,011 | – | 3.6 | – | – | mean of 0 of 1 seeds, 1 diverged | – |")
+    text, data = _render("figure5", told)
+    assert "| 0.1 | 0.2 | 0.3 | 0.4 | mean of 2 of 3 seeds, 1 diverged |" in text
+    assert data["rows"][0]["seeds"] == 2 and "flow" not in data["rows"][1]
+
+
+def test_results_of_other_data_or_another_revision_are_left_out_and_said(options: Options, keep: Keep) -> None:
+    keep(make_case("madelon"), [0.6])
+    keep(make_case("madelon", seed=1), [0.9], data={"n_train": 2000, "fingerprint": "other"})
+    keep(replace(make_case("madelon"), revision=REVISION - 1), [0.9])
+    told = Options(places=options.places, out=options.out, datasets=("madelon",))
+    text, data = _render("table2", told)
+    ours = next(row for row in data["rows"] if row["ours"])["ours"]
+    assert ours["best"] == {"mean": 0.6, "deviation": 0.0, "count": 1} and ours["seeds"] == [0]
+    assert "Madelon: 2 results are left out, of other data than those that are there now" in text
+
+
+def test_of_absent_data_the_newest_result_says_which_count(tmp_path: Path, keep: Keep) -> None:
+    for seed, (fingerprint, date) in enumerate((("old", "2025"), ("new", "2026"))):
+        data = {"n_train": 2000, "fingerprint": fingerprint}
+        keep(make_case("madelon", seed=seed), [0.6 + 0.1 * seed], data=data, date=date)
+    results = Results(tmp_path / "out")
+    assert [run["case"]["seed"] for run in results.of(make_case("madelon"))] == [1]
+    assert results.left_out == {"madelon": 1}
+
+
+def test_the_papers_figures_stand_beside_the_papers_data_and_augmentation_in_all_tables(options: Options) -> None:
+    assert comparable(make_case("madelon"), 2000) and not comparable(make_case("madelon"), 1999)
+    assert not comparable(make_case("cifar10"), 50_000) and comparable(make_case("cifar10", augment=True), 50_000)
+    assert not comparable(make_case("nakayama"), 10) and not comparable(make_case("madelon"), None)
+    plain = Options(places=options.places, out=options.out, datasets=("cifar10",), augment=False, dense_minutes=1.0)
+    for name in ("table2", "table3"):
+        assert {row.paper.accuracy for row in _rows(name, plain)} == {None}
+    for known in SOURCES.values():
+        if known.name not in ("digits", "leukemia"):
+            put_data(known.name, options.places[0], 10)
+    for name in ("table2", "table3", "table5"):
+        rows = _rows(name, Options(places=options.places, out=options.out, dense_minutes=1.0))
+        assert {row.paper.accuracy for row in rows if row.case is not None} == {None}
+    assert "the paper's" not in _render("table2", plain)[0].split("one after the other")[-1].splitlines()[0]
+
+
+def test_the_time_by_the_clock_counts_what_overlaps_once(options: Options, keep: Keep) -> None:
+    assert union_seconds([[0, 10], [5, 20], [30, 40], [32, 33]]) == 30 and union_seconds([]) == 0
+    keep(make_case("madelon"), [0.6], intervals=[[0.0, 60.0], [120.0, 180.0]])
+    keep(make_case("madelon", activation=RELU), [0.6], intervals=[[30.0, 90.0]])
+    text, _ = _render("table2", Options(places=options.places, out=options.out, datasets=("madelon",)))
+    assert "Madelon: the 2 runs of this table took 2.5 minutes by the clock" in text
+
+
+def test_table_6_marks_the_papers_doubtful_figure(tmp_path: Path, keep: Keep) -> None:
+    case = make_case("cifar10", augment=True)
+    put_data("cifar10", tmp_path)
+    result = keep(case, [0.6])
+    networks = {str(p): {"accuracy": 0.6, "connections": 100} for p in PERCENTILES}
+    kept = json.dumps({"of": result["date"], "networks": networks})
+    (tmp_path / "out" / case.name / PRUNED).write_text(kept, encoding="utf-8")
+    text, _ = _render("table6", Options(places=(tmp_path,), out=tmp_path / "out", datasets=("cifar10",)))
+    assert "| CIFAR-10 | 25 | 66.57 | 60.00 | 276,349? | 100 | 1 |" in text
+    assert "- ?: the paper's 276,349 is out of line" in text

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trulysparse._memory import process_memory
+
 __all__ = ["Meter", "Phase"]
 
-_STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
-_FIELDS = {"VmRSS": "now", "VmHWM": "peak", "RssFile": "files"}
 
 
 @dataclass
@@ -43,15 +43,6 @@ class Phase:
         return asdict(self)
 
 
-def _memory() -> dict[str, int]:
-    try:
-        lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return {}
-    fields = (line.partition(":") for line in lines)
-    return {_FIELDS[name]: int(value.split()[0]) * 1024 for name, _, value in fields if name in _FIELDS}
-
-
 class Meter:
     """Measures phases one after the other, from a first look at the process's memory on.
 
@@ -65,7 +56,7 @@ class Meter:
     def __init__(self) -> None:
         self.phases: list[Phase] = []
         self.by_phase = self._forget_peak()
-        self._start = _memory()
+        self._start = process_memory()
 
     @contextmanager
     def phase(self, name: str, planned_bytes: int | None = None) -> Iterator[Phase]:
@@ -85,10 +76,10 @@ class Meter:
         return max(peaks, default=None)
 
     def _taken(self, which: str) -> int | None:
-        memory = _memory()
+        memory = process_memory()
         if not (memory and self._start):
             return None
-        return max(0, memory[which] - self._start["now"] - max(0, memory["files"] - self._start["files"]))
+        return max(0, memory[which] - self._start["now"] - max(0, memory["rss_file"] - self._start["rss_file"]))
 
     @staticmethod
     def _forget_peak() -> bool:

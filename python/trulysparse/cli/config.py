@@ -3,68 +3,24 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trulysparse.data import AUGMENTATIONS, Dataset, known_datasets, load_dataset
+from trulysparse.data import Dataset, load_dataset
 from trulysparse.errors import ConfigError
 from trulysparse.model import ErdosRenyi, SparseMLP, small_dense
 from trulysparse.model.losses import get_loss
 from trulysparse.model.mlp import DEFAULT_EPSILON
-from trulysparse.model.registry import Registry, nearest
-from trulysparse.optim import OPTIMIZERS
-from trulysparse.parallel import PARALLEL
-from trulysparse.topology import TOPOLOGIES, ImportancePruning
+from trulysparse.recipes.tables import RunTables, Table, arguments_of, named
 from trulysparse.trainer import EarlyStopping, Trainer
 
-Table = dict[str, Any]
-
-# Arguments that a run file does not set, because the run itself provides them.
-_PROVIDED = {"self", "net", "X", "y", "sizes", "callbacks", "checkpoint", "progress", "threads"}
-
-# Options of the command that people look for among the settings.
-_OPTIONS = {key: f"--{key}" for key in ("out", "overwrite", "quiet", "resume", "threads")} | {
-    "callbacks": "the table [early_stopping]",
-    "checkpoint": "--out",
-    "progress": "--quiet",
-}
-
-# What [optimizer], [topology]... mean where they do not say a name, and settings that exclude each other.
-_NAMED = {"optimizer": "sgd", "topology": "set", "parallel": "wasap", "augment": "image"}
-_EITHER = {"epsilon": "density", "density": "epsilon"}
+__all__ = ["RunConfig"]
 
 
-def _arguments(function: Callable[..., Any], *without: str) -> list[str]:
-    return [key for key in inspect.signature(function).parameters if key not in _PROVIDED | set(without)]
-
-
-def _table_keys(tables: Mapping[str, Table]) -> dict[str, list[str]]:
-    """Return the keys that each table may hold, given the names of optimizer and topology in `tables`."""
-    keys = {
-        "data": ["name", "data"],
-        "model": ["hidden", "small_dense", *_arguments(SparseMLP)],
-        "pruning": _arguments(ImportancePruning),
-        "trainer": _arguments(Trainer, "optimizer", "topology", "pruning", "parallel", "augment"),
-        "fit": _arguments(Trainer.fit),
-        "early_stopping": _arguments(EarlyStopping),
-    }
-    registries: dict[str, Registry[Any]] = {
-        "optimizer": OPTIMIZERS,
-        "topology": TOPOLOGIES,
-        "parallel": PARALLEL,
-        "augment": AUGMENTATIONS,
-    }
-    for table, registry in registries.items():
-        keys[table] = ["name", *registry.find(tables.get(table, {}).get("name", _NAMED[table])).config_keys()]
-    return keys
-
-
-class RunConfig:
+class RunConfig(RunTables):
     """The settings of one run, table by table.
 
     Parameters
@@ -81,10 +37,6 @@ class RunConfig:
     ConfigError
         For an unknown table or key, with the nearest known one.
     """
-
-    def __init__(self, tables: Mapping[str, Any]) -> None:
-        self.tables: dict[str, Table] = copy.deepcopy(dict(tables))
-        self.check()
 
     @classmethod
     def from_file(cls, path: str | Path) -> RunConfig:
@@ -113,120 +65,6 @@ class RunConfig:
             return cls(tables)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
-
-    def check(self) -> None:
-        """Raise ConfigError for an unknown table or key, or a value that no other check would see in time."""
-        for table, entries in self.tables.items():
-            if not isinstance(entries, dict):
-                raise ConfigError(
-                    f"{table!r} stands outside any table; write it under one of "
-                    f"{', '.join(f'[{t}]' for t in _table_keys({}))}"
-                )
-        known = _table_keys(self.tables)
-        for table, entries in self.tables.items():
-            if table not in known:
-                raise ConfigError(f"unknown table [{table}]: known are {', '.join(known)}{nearest(table, known)}")
-            for key in entries:
-                if key not in known[table]:
-                    if key in _OPTIONS:
-                        raise ConfigError(f"{key!r} in [{table}] is not a setting; use {_OPTIONS[key]} instead")
-                    raise ConfigError(
-                        f"unknown key {key!r} in [{table}]: known are {', '.join(known[table])}"
-                        + nearest(key, known[table])
-                    )
-        for key, value in self.tables.get("data", {}).items():
-            if not isinstance(value, str):
-                raise ConfigError(f"[data] {key}={value!r} is not a name or path; write it in quotes")
-        if not isinstance(self.get("model", "small_dense", False), bool):
-            raise ConfigError(f"[model] small_dense={self.get('model', 'small_dense')!r} is neither true nor false")
-        fraction = self.get("fit", "validation")
-        if fraction is not None and (isinstance(fraction, bool) or not isinstance(fraction, int | float)):
-            raise ConfigError(f"[fit] validation={fraction!r} is not a number between 0 and 1; 0.1 holds back a tenth")
-
-    def set(self, table: str, key: str, value: Any) -> None:
-        """Set one key, and drop what can no longer stand beside it.
-
-        A new optimizer or topology name drops the arguments that the new one does not take; epsilon and density replace
-        each other; a place for the data replaces a path that stands as its name.
-        """
-        entries = self.tables.setdefault(table, {})
-        if (table, key) == ("data", "data") and isinstance(value, str) and self.data_path() is not None:
-            inside = Path(value) / Path(entries["name"]).name
-            self.tables[table] = {"name": str((inside if inside.exists() else Path(value)).resolve())}
-            return
-        if table == "model" and key in _EITHER:
-            entries.pop(_EITHER[key], None)
-        entries[key] = value
-        if key == "name" and table in _NAMED:
-            allowed = _table_keys({table: {"name": value}})[table]
-            self.tables[table] = {k: v for k, v in entries.items() if k in allowed}
-
-    def set_text(self, assignment: str) -> None:
-        """Apply ``--set key=value``: ``table.key=value``, or a bare key that only one table knows; TOML values.
-
-        Further dots lead into inline tables: ``model.activation.alpha=0.3``.
-
-        Raises
-        ------
-        ConfigError
-            If the key is unknown or stands in several tables.
-        """
-        name, equals, text = assignment.partition("=")
-        name = name.strip()
-        if not equals or not name:
-            raise ConfigError(f"--set {assignment!r} is not key=value, for example --set optimizer.momentum=0.8")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text.strip()
-        known = _table_keys(self.tables)
-        table, *path = name.split(".")
-        if not path or table not in known:
-            path = [table, *path]
-            table = self._table_of(table, text.strip(), known)
-        key, *inner = path
-        if inner and key in known[table]:
-            default = inspect.signature(SparseMLP).parameters.get(key) if table == "model" else None
-            now = self.get(table, key, None if default is None else default.default)
-            value = _set_inside(now, inner, value, f"{table}.{key}", text.strip())
-        self.set(table, key, value)
-        self.check()
-
-    @staticmethod
-    def _table_of(key: str, text: str, known: Mapping[str, list[str]]) -> str:
-        """Return the only table that has `key`."""
-        tables = [t for t, keys in known.items() if key in keys]
-        if len(tables) == 1:
-            return tables[0]
-        if tables:
-            choices = " or ".join(f"{t}.{key}" for t in tables)
-            raise ConfigError(f"--set {key}: which one? Write {choices}")
-        if key in _NAMED:
-            option = f", or --topology {text}" if key == "topology" else ""
-            raise ConfigError(f"--set {key}: this is a table; write --set {key}.name={text}{option}")
-        if key in known:
-            raise ConfigError(
-                f"--set {key}: this is a table; write --set {key}.KEY=VALUE, KEY: {', '.join(known[key])}"
-            )
-        if key in _OPTIONS:
-            raise ConfigError(f"--set {key}: this is not a setting; use {_OPTIONS[key]} instead")
-        every = [f"{t}.{k}" for t, keys in known.items() for k in keys]
-        hint = nearest(key, {*known, *(k.partition(".")[2] for k in every)})
-        raise ConfigError(f"--set {key}: no such key{hint or ': known are ' + ', '.join(every)}")
-
-    def get(self, table: str, key: str, default: Any = None) -> Any:
-        """Return one value, or `default` where it is not set."""
-        return self.tables.get(table, {}).get(key, default)
-
-    def data_path(self) -> Path | None:
-        """Return the path that stands as the data set's name, or None if it is a name indeed."""
-        name = self.get("data", "name")
-        if not isinstance(name, str):
-            return None
-        path = Path(name)
-        obvious = path.suffix in (".npz", ".npy") or os.sep in name or name in (".", "..")
-        free = self.get("data", "data") is None and name not in known_datasets()
-        return path if obvious or (free and path.is_dir()) else None
 
     def resolve_paths(self) -> None:
         """Make the paths in [data] absolute, so that the settings hold in any directory."""
@@ -271,8 +109,7 @@ class RunConfig:
         arguments: dict[str, Any] = dict(self.tables.get("trainer", {}))
         for table in ("optimizer", "topology", "pruning", "parallel", "augment"):
             if table in self.tables:
-                default = {"name": _NAMED[table]} if table in _NAMED else {}
-                arguments[table] = default | self.tables[table]
+                arguments[table] = named(table, self.tables[table])
         return arguments
 
     def callbacks(self) -> list[EarlyStopping]:
@@ -299,7 +136,7 @@ class RunConfig:
         }
         for callback in trainer.callbacks:
             if isinstance(callback, EarlyStopping):
-                self.tables["early_stopping"] = {key: getattr(callback, key) for key in _arguments(EarlyStopping)}
+                self.tables["early_stopping"] = {key: getattr(callback, key) for key in arguments_of(EarlyStopping)}
         self.check()
 
     def to_toml(self) -> str:
@@ -322,19 +159,3 @@ def _network_config(sizes: tuple[int, ...], arguments: Table) -> Table:
 def _plain(table: Mapping[str, Any]) -> Table:
     """Drop what TOML has no word for (None means: not set)."""
     return {key: value for key, value in table.items() if value is not None}
-
-
-def _set_inside(now: Any, path: list[str], value: Any, where: str, text: str) -> Table:
-    """Return the inline table `now` with the entry at `path` set; a name alone counts as a table."""
-    table = {"name": now} if isinstance(now, str) else now
-    if not isinstance(table, dict):
-        state = "not set" if table is None else f"{table!r}, not a table"
-        raise ConfigError(
-            f"--set {where}.{'.'.join(path)}: {where} is {state}; "
-            f"write the whole of it: --set {where}='{{name = \"...\", {path[0]} = {text}}}'"
-        )
-    key, *rest = path
-    if rest:
-        value = _set_inside(table.get(key), rest, value, f"{where}.{key}", text)
-    # what belonged to another name has no meaning for the new one
-    return {"name": value} if key == "name" and table.get(key) != value else table | {key: value}

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +52,7 @@ def add_parser(commands: Any) -> None:
         dest="settings",
         help="train all rows with another setting than the paper's, e.g. --set optimizer.lr=0.02",
     )
+    add("--both-decays", action="store_true", help="table2: also show runs with weight decay 0.0002 that are there")
     add("--report", action="store_true", help="run nothing, print what the results say")
     add("--list", action="store_true", help="run nothing, list the runs and how far they are")
     add("--json", type=Path, metavar="FILE", help="write the table to FILE as JSON, too")
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     from trulysparse.reproduce.table import Results, cases_of, dumps, runnable
 
     table, options = find_table(arguments.table), _options(arguments)
-    rows = table.all_rows(options, Results(options.out))
+    rows = table.all_rows(options, Results(options.out, options.places))
     cases = cases_of(rows, options.seeds)
     if arguments.list:
         print(schedule.listing(cases, options.out))
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         if outcome.signal is not None:
             print("\nthe runs were stopped and wrote checkpoints; the same command goes on with them", file=sys.stderr)
             raise SystemExit(128 + outcome.signal)
-    results = Results(options.out)
+    results = Results(options.out, options.places)
     rows = table.all_rows(options, results)
     text, data = table.render(table, rows, results, options)
     write_text(options.out / f"{table.name}.md", text)
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _options(arguments: argparse.Namespace) -> Options:
     """Check the numbers and places."""
-    from trulysparse.reproduce.cases import PAPER_EPOCHS, check_change
+    from trulysparse.reproduce.cases import PAPER_EPOCHS, read_changes
     from trulysparse.reproduce.table import Options
 
     for name, least in (("seeds", 1), ("epochs", 1), ("jobs", 1), ("workers", 1), ("dense_minutes", 0)):
@@ -111,9 +111,6 @@ def _options(arguments: argparse.Namespace) -> Options:
     for place in arguments.data:
         if not place.exists():
             raise ConfigError(f"--data {place}: there is no such directory or file; it is where NAME.npz are")
-    changes = dict(map(_change, arguments.settings))
-    for key in changes:
-        check_change(key)
     return Options(
         places=tuple(arguments.data),
         out=arguments.out,
@@ -123,16 +120,6 @@ def _options(arguments: argparse.Namespace) -> Options:
         workers=arguments.workers,
         dense_minutes=arguments.dense_minutes,
         augment=not arguments.no_augment,
-        changes=changes,
+        changes=read_changes(arguments.settings),
+        both_decays=arguments.both_decays,
     )
-
-
-def _change(text: str) -> tuple[str, Any]:
-    """Read TABLE.KEY=VALUE; the value is TOML, or else a word."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {text!r} is not TABLE.KEY=VALUE, for example --set optimizer.lr=0.02")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()

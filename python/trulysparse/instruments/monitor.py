@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trulysparse import _kernels
 from trulysparse._files import write_text
+from trulysparse._memory import peak_bytes
 from trulysparse.errors import DataError
 from trulysparse.instruments.arithmetic import flops
 from trulysparse.model import Pattern
@@ -166,7 +167,7 @@ class Monitor(Callback):
                 **{key: row[key] for key in ("train_seconds", "evolve_seconds", "eval_seconds")},
                 **self._flops,
                 "state_bytes": sum(trainer.state.memory(trainer.net).values()),
-                "peak_bytes": _peak_bytes(),
+                "peak_bytes": peak_bytes(),
             }
         )
         if self.path is not None:
@@ -239,11 +240,3 @@ class Monitor(Callback):
 
 def _united(seen: Pattern, now: Pattern) -> Pattern:
     return Pattern.unite([seen, now])[0] if seen.shape == now.shape else now
-
-
-def _peak_bytes() -> int:
-    import resource
-    import sys
-
-    # kilobytes on Linux, bytes on macOS
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from trulysparse import _kernels
+from trulysparse._memory import process_memory
 from trulysparse.errors import ParallelError, ParallelWarning
 
 E = TypeVar("E", bound=BaseException)
@@ -127,13 +128,7 @@ def rank_memory() -> dict[str, int]:
 
     Empty where the system has no ``/proc``.
     """
-    names = {"RssAnon": "rss_anon", "RssShmem": "rss_shmem", "VmHWM": "peak"}
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return {}
-    fields = (line.partition(":") for line in lines)
-    return {names[name]: int(value.split()[0]) * 1024 for name, _, value in fields if name in names}
+    return {key: value for key, value in process_memory().items() if key in ("rss_anon", "rss_shmem", "peak")}
 
 
 def _size(n_bytes: int) -> str:

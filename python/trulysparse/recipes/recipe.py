@@ -20,7 +20,7 @@ Tables = dict[str, dict[str, Any]]
 KINDS = ("paper", "tuned")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipe:
     """Settings of a whole run on a data set.
 
@@ -28,10 +28,10 @@ class Recipe:
     ----------
     dataset : str
         The data set's name.
-    kind : {"paper", "tuned"}
+    kind : {"paper", "tuned", "own"}
         ``"paper"``: tables 1 and 7 of "Truly Sparse Neural Networks at Scale" (Curci, Mocanu, Pechenizkiy 2021), or
         our choice for data that the paper does not use. ``"tuned"``: chosen on samples held out of the training part,
-        never on the test part, for networks with no more connections than the paper's.
+        never on the test part, for networks with no more connections than the paper's. ``"own"``: of `Recipe.of`.
     tables : dict of str to dict
         ``model``, ``optimizer``, ``topology``, ``trainer``, ``fit`` and, where there is one, ``augment``: the tables of
         a run file (docs/guides/run_files.md). A copy, free to change.
@@ -43,6 +43,19 @@ class Recipe:
     kind: str
     _tables: Mapping[str, Mapping[str, Any]] = field(repr=False)
     note: str = field(repr=False)
+
+    @classmethod
+    def of(cls, dataset: str, tables: Mapping[str, Mapping[str, Any]], note: str = "") -> Recipe:
+        """Return a recipe of other settings than the known ones.
+
+        Parameters
+        ----------
+        dataset : str
+        tables : mapping of str to mapping
+            As `tables`; ``pruning`` may be there, too.
+        note : str
+        """
+        return cls(dataset, "own", copy.deepcopy(dict(tables)), note)
 
     @property
     def tables(self) -> Tables:

@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from copy import deepcopy
+from dataclasses import asdict, replace
 from typing import Any
 
-from trulysparse.errors import ConfigError
-from trulysparse.model.activations import get_activation
-from trulysparse.recipes.paper import preset
+from trulysparse.recipes.paper import SEQUENTIAL_DECAY, preset
 from trulysparse.reproduce.cases import RELU, Case
 from trulysparse.reproduce.datasets import source
 from trulysparse.reproduce.files import find_mpiexec
 from trulysparse.reproduce.paper import NO_FIGURE, TABLE2, TABLE2_DENSE, TABLE3, TABLE5
 from trulysparse.reproduce.remarks import remarks
 from trulysparse.reproduce.summary import Summary
-from trulysparse.reproduce.table import Options, Results, Row, Table, markdown, number
+from trulysparse.reproduce.table import Options, Results, Row, Table, number, page
 
 __all__ = ["TABLE_2", "TABLE_3", "TABLE_5", "activation_title", "augmented", "render_accuracies"]
 
@@ -55,23 +54,36 @@ def _rows_of_table2(dataset: str, options: Options, results: Results) -> list[Ro
         for name, activation in (("relu", RELU), ("all_relu", None)):
             for pruning in (False, True):
                 case = options.case(dataset, activation=activation, pruning=pruning, augment=augment)
-                # the paper's figures are those with augmentation, where it augments at all
-                comparable = augment or source(dataset).image is None
-                paper = TABLE2.get((dataset, name, pruning), NO_FIGURE) if comparable else NO_FIGURE
+                paper = results.beside(case, TABLE2.get((dataset, name, pruning)))
                 rows.append(Row(dataset, (_title(case), _YES[pruning]), case, paper))
+    rows += _with_decay(rows, options, results) if options.both_decays else []
     return rows + _dense_rows(dataset, options, results)
+
+
+def _with_decay(rows: Sequence[Row], options: Options, results: Results) -> list[Row]:
+    """Return rows for the runs with the sequential program's weight decay that are there."""
+    found = []
+    for row in rows:
+        assert row.case is not None
+        settings = deepcopy(row.case.settings)
+        settings["optimizer"]["weight_decay"] = SEQUENTIAL_DECAY
+        case = replace(row.case, settings=settings)
+        if case != row.case and results.of(case):
+            title, *others = row.cells
+            found.append(replace(row, cells=(f"{title}, weight decay 2e-4", *others), case=case, further=True))
+    return found
 
 
 def _dense_rows(dataset: str, options: Options, results: Results) -> list[Row]:
     rows = []
     for name, activation in (("relu", RELU), ("all_relu", None)):
-        paper = TABLE2_DENSE.get((dataset, name), NO_FIGURE)
         case = options.case(
             dataset,
             activation=activation,
             augment=augmented(dataset, options),
             dense_minutes=options.dense_minutes,
         )
+        paper = results.beside(case, TABLE2_DENSE.get((dataset, name)))
         if options.dense_minutes > 0:
             rows.append(Row(dataset, (_title(case), _YES[False]), case, paper, seeds=1))
         elif longest := _of_any_length(case, results):
@@ -87,7 +99,9 @@ def _of_any_length(case: Case, results: Results) -> Case | None:
     found = [
         other
         for other in results.cases
-        if other.dataset == case.dataset and _timeless(other) == _timeless(case) and "stop" in other.settings
+        if (other.dataset, other.revision) == (case.dataset, case.revision)
+        and _timeless(other) == _timeless(case)
+        and "stop" in other.settings
     ]
     return max(found, key=lambda other: float(other.settings["stop"]["minutes"]), default=None)
 
@@ -117,7 +131,9 @@ def _rows_of_table3(dataset: str, options: Options, results: Results) -> list[Ro
                 str(options.workers) if strategy != "sequential" else "–",
                 _YES[pruning],
             )
-            rows.append(Row(dataset, cells, case, TABLE3.get((dataset, strategy, pruning), NO_FIGURE), why=why))
+            rows.append(
+                Row(dataset, cells, case, results.beside(case, TABLE3.get((dataset, strategy, pruning))), why=why)
+            )
     return rows
 
 
@@ -129,15 +145,9 @@ def _rows_of_table5(dataset: str, options: Options, results: Results) -> list[Ro
     rows = []
     for activation in activations:
         slope = activation.get("alpha", 0.0)
-        paper = TABLE5.get(slope, NO_FIGURE) if dataset == "fashion_mnist" else NO_FIGURE
-        cells = (activation_title(activation),)
-        try:
-            get_activation(activation)
-        except ConfigError:
-            rows.append(Row(dataset, cells, None, paper, why="this version of trulysparse does not know it"))
-        else:
-            case = options.case(dataset, activation=activation, augment=augmented(dataset, options))
-            rows.append(Row(dataset, cells, case, paper))
+        case = options.case(dataset, activation=activation, augment=augmented(dataset, options))
+        paper = results.beside(case, TABLE5.get(slope)) if dataset == "fashion_mnist" else NO_FIGURE
+        rows.append(Row(dataset, (activation_title(activation),), case, paper))
     return rows
 
 
@@ -164,9 +174,7 @@ def render_accuracies(
                 "why": row.why,
             }
         )
-    said = [*table.notes, *remarks(rows, results, options)]
-    text = f"# {table.title}\n\n{markdown(header, lines)}\n\n" + "".join(f"- {line}\n" for line in said)
-    return text, {"table": table.name, "rows": data, "remarks": said}
+    return page(table, header, lines, data, remarks(rows, results, options))
 
 
 def _columns(row: Row, summary: Summary | None) -> list[str]:
@@ -180,24 +188,25 @@ def _columns(row: Row, summary: Summary | None) -> list[str]:
     accuracies = [
         "–" if spread is None else spread.percent() for spread in (summary.best, summary.selected, summary.last)
     ]
-    seeds = str(len(summary.seeds)) + (f" ({len(summary.diverged)} diverged)" if summary.diverged else "")
-    fewest, most = summary.epochs
+    fewest, most = summary.epochs or (None, None)
     return [
         *accuracies,
         paper,
-        _connections(summary.start + biases, summary.end + biases),
+        _connections(summary.start, summary.end, biases),
         minutes,
-        number(summary.minutes.mean, 1),
+        number(None if summary.minutes is None else summary.minutes.mean, 1),
         number(summary.peak_mb),
-        seeds,
-        str(most) if fewest == most else f"{fewest}–{most}",
+        summary.runs,
+        number(most) if fewest == most else f"{fewest}–{most}",
     ]
 
 
-def _connections(start: float | None, end: float | None) -> str:
+def _connections(start: float | None, end: float | None, biases: int = 0) -> str:
     if start is None:
         return "–"
-    return number(start) if end in (None, start) else f"{number(start)} → {number(end)}"
+    if end is None or end == start:
+        return number(start + biases)
+    return f"{number(start + biases)} → {number(end + biases)}"
 
 
 TABLE_2 = Table(

@@ -5,20 +5,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from trulysparse.errors import ConfigError
 from trulysparse.model import ErdosRenyi
 from trulysparse.model.density import get_density
-from trulysparse.model.registry import check_integer, nearest
+from trulysparse.model.registry import check_integer
 from trulysparse.recipes.paper import parallel_preset, preset
+from trulysparse.recipes.tables import RunTables, read_assignment
 from trulysparse.reproduce.datasets import Shape, source
 
-__all__ = ["CHANGEABLE", "PAPER_EPOCHS", "RELU", "Case", "activation_label", "check_change", "make_case"]
+__all__ = ["PAPER_EPOCHS", "RELU", "REVISION", "Case", "activation_label", "comparable", "make_case", "read_changes"]
 
 PAPER_EPOCHS = 500
+REVISION = 1
+"""Raised by hand when the same settings come to mean other results: results of another revision are not used."""
 RELU: dict[str, Any] = {"name": "relu"}
 # "sequential": after epochs 210, 220, ... 490; the released parallel code prunes less, and less often
 _PRUNING = {
@@ -29,7 +32,21 @@ _PRUNING = {
 _WORK_A_SECOND = 5e9
 _AUGMENTATION = {"rotation": 10.0, "shift": 0.1, "flip": True}
 
-CHANGEABLE = ("model", "optimizer", "topology", "trainer", "pruning", "parallel", "augment")
+_CHANGEABLE = ("model", "optimizer", "topology", "trainer", "pruning", "parallel", "augment")
+# what --set may not say, and what does
+_REFUSED = {
+    "seed": "--seeds",
+    "model.seed": "--seeds",
+    "trainer.seed": "--seeds",
+    "threads": "--jobs",
+    "trainer.threads": "--jobs",
+    "model.threads": "--jobs",
+    "workers": "--workers",
+    "parallel.workers": "--workers",
+    "parallel.name": "table3, which has rows of both,",
+    "epochs": "--epochs",
+    "fit.epochs": "--epochs",
+}
 
 Settings = dict[str, dict[str, Any]]
 
@@ -47,11 +64,14 @@ class Case:
         and ``stop`` (``minutes``, after which the run ends). Together with data set and seed: what the case is.
     seed : int
         Of network, order, dropout and topology.
+    revision : int
+        See `REVISION`.
     """
 
     dataset: str
     settings: Settings = field(hash=False)
     seed: int = 0
+    revision: int = REVISION
 
     @property
     def epochs(self) -> int:
@@ -76,7 +96,7 @@ class Case:
     @property
     def group(self) -> str:
         """What all seeds of a case have in common."""
-        return json.dumps([self.dataset, self.settings], sort_keys=True)
+        return json.dumps([self.dataset, self.settings, self.revision], sort_keys=True)
 
     @property
     def label(self) -> str:
@@ -113,12 +133,12 @@ class Case:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
-        return {"dataset": self.dataset, "settings": self.settings, "seed": self.seed}
+        return {"dataset": self.dataset, "settings": self.settings, "seed": self.seed, "revision": self.revision}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Case:
         """Return the case that `to_json` wrote."""
-        return cls(values["dataset"], values["settings"], values["seed"])
+        return cls(values["dataset"], values["settings"], values["seed"], values.get("revision", 0))
 
 
 def activation_label(activation: Mapping[str, Any]) -> str:
@@ -154,12 +174,13 @@ def make_case(
     strategy : str
         "sequential", "wasap" or "wassp".
     workers : int
-        Of a parallel run.
+        Of a parallel run, which has no weight decay, as the paper's parallel program.
     dense_minutes : float, optional
         A dense network, trained for at most so many minutes.
     seed, epochs : int
     changes : mapping of str to value, optional
-        Settings other than the paper's, by ``table.key``. Those of a table that the case does not have are left out.
+        Settings other than the paper's, as `read_changes` returns them. Those of tables that the case does not have
+        are left out, and those that would make it another variant: the topology of a dense network, for example.
     """
     image = source(dataset).image
     check_integer(epochs, "epochs", low=1)
@@ -181,24 +202,73 @@ def make_case(
             "workers": check_integer(workers, "workers", low=1),
             **parallel_preset(dataset, strategy),
         }
+        settings["optimizer"]["weight_decay"] = 0.0
     if augment and image is not None:
         settings["augment"] = {"name": "image", "shape": list(image), **_AUGMENTATION}
     for key, value in (changes or {}).items():
-        check_change(key)
-        table, _, name = key.partition(".")
-        if table in settings:
-            settings[table][name] = value
+        path = tuple(key.split("."))
+        own: list[tuple[str, ...]] = [("model", "activation")] if activation is not None else []
+        own += [("topology",), ("model", "density"), ("model", "epsilon")] if dense_minutes is not None else []
+        if path[0] in settings and not any(path[: len(start)] == start for start in own):
+            settings[path[0]] = _changed(settings, path, value)
     return Case(dataset, settings, check_integer(seed, "seed", low=0))
 
 
-def check_change(key: str) -> None:
-    """Raise ConfigError unless `key` is TABLE.KEY with a table that may be changed."""
-    table, _, name = key.partition(".")
-    if table not in CHANGEABLE or not name:
-        raise ConfigError(
-            f"{key!r} is no setting of a run: write TABLE.KEY, TABLE one of {', '.join(CHANGEABLE)}"
-            + nearest(table, CHANGEABLE)
-        )
+def _changed(settings: Settings, path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """Return the table of `path` with a change, as a run file would have it."""
+    entries = settings[path[0]]
+    workers = {key: entries[key] for key in ("workers",) if key in entries}  # of mpiexec, not of a run file
+    tables = RunTables({path[0]: {key: entries[key] for key in entries if key not in workers}})
+    tables.put(path, value)
+    tables.check()
+    return tables.tables[path[0]] | workers
+
+
+def read_changes(assignments: Sequence[str]) -> dict[str, Any]:
+    """Read ``--set`` as `trulysparse train` does: ``table.key=value``, or a bare key that only one table knows.
+
+    Returns
+    -------
+    dict of str to value
+        By ``table.key``, and further keys of inline tables.
+
+    Raises
+    ------
+    ConfigError
+        For unknown keys, and for those that an option of the command or the case itself decides.
+    """
+    tables = RunTables({key: value for key, value in preset("fashion_mnist").items() if key in _CHANGEABLE})
+    found: dict[str, Any] = {}
+    for assignment in assignments:
+        name, value, text = read_assignment(assignment)
+        if name in _REFUSED:
+            raise ConfigError(f"--set {name}: the command decides this; use {_REFUSED[name]} instead")
+        path = tables.path(name, text)
+        key = ".".join(path)
+        if key in _REFUSED:
+            raise ConfigError(f"--set {name}: the command decides this; use {_REFUSED[key]} instead")
+        tables.put(path, value, text)
+        tables.check()
+        if path[0] not in _CHANGEABLE:
+            raise ConfigError(
+                f"--set {name}: [{path[0]}] is no table of these runs; they have {', '.join(_CHANGEABLE)}, and "
+                "--epochs and --data are options"
+            )
+        found[key] = value
+    return found
+
+
+def comparable(case: Case, n_train: int | None) -> bool:
+    """Whether the paper's figures may stand beside a case: trained on as much data, augmented where the paper does.
+
+    Parameters
+    ----------
+    case : Case
+    n_train : int or None
+        Samples that it is trained on; None if unknown, which compares with nothing.
+    """
+    known = source(case.dataset)
+    return n_train is not None and n_train == known.paper_train and (known.image is None or "augment" in case.settings)
 
 
 def _pruning(strategy: str, epochs: int) -> dict[str, Any]:

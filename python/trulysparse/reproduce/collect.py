@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,14 +20,18 @@ _POINTS = 50
 def compact(result: dict[str, Any]) -> dict[str, Any]:
     """Return a result with its accuracies and some points of each curve: every k-th epoch, and the last."""
     curves, accuracy = result["curves"], accuracy_of(result["curves"])
-    count = len(curves["epoch"])
+    name, count = Case.from_json(result["case"]).name, len(curves["epoch"])
     every = max(1, -(-count // _POINTS))
     kept = sorted({*range(every - 1, count, every), *([count - 1] if count else [])})
-    facts = {key: value for key, value in result.items() if key not in ("curves", "resolved")}
+    facts = {key: value for key, value in result.items() if key not in ("curves", "resolved", "threads")}
     thin = {key: [_rounded(values[i]) for i in kept] for key, values in curves.items()}
     return {
-        "name": Case.from_json(result["case"]).name,
+        # what `records.identity` looks at: the name alone, so that a run that is made again replaces the earlier one
+        "benchmark": "reproduce",
+        "network": name,
+        "name": name,
         **facts,
+        "run_threads": result["threads"],
         "accuracy": None if accuracy is None else asdict(accuracy),
         "seconds": {part: round(sum(curves[f"{part}_seconds"]), 3) for part in ("train", "evaluate", "evolve")},
         "curves": thin,
@@ -38,6 +41,8 @@ def compact(result: dict[str, Any]) -> dict[str, Any]:
 def collect(results: Iterable[dict[str, Any]], file: Path) -> int:
     """Append results that a file of JSON lines does not hold yet; return how many.
 
+    `trulysparse.bench.records.read` returns them; of several lines of a case the last.
+
     Parameters
     ----------
     results : iterable of dict
@@ -45,8 +50,7 @@ def collect(results: Iterable[dict[str, Any]], file: Path) -> int:
     file : Path
         Made if it is missing. A result made again replaces nothing: it is one more line, and the last one counts.
     """
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    known = {(line["name"], line["date"]) for line in map(json.loads, lines)}
+    known = {(line.get("name"), line["date"]) for line in records.read(file)} if file.exists() else set()
     added = 0
     for result in results:
         line = compact(result)

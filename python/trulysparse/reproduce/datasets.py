@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from trulysparse.data import Dataset, load_dataset, load_digits
 from trulysparse.errors import ConfigError, DataError
 from trulysparse.model.registry import nearest
 
-__all__ = ["SOURCES", "Shape", "Source", "load", "locate", "shape_of", "source"]
+__all__ = ["SOURCES", "Shape", "Source", "fingerprint_of", "load", "locate", "shape_of", "source"]
+
+_ARRAYS = ("X_train", "y_train", "X_test", "y_test")
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,34 @@ def shape_of(name: str, path: Path | None) -> Shape:
         with zipfile.ZipFile(path) as archive:
             train, test = (_header(archive, f"{key}.npy") for key in ("X_train", "X_test"))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} is no data set ({error}); it must hold X_train, y_train, X_test and y_test as np.savez writes them"
-        ) from error
+        raise _no_data_set(path, error) from error
     return Shape(train[0], test[0], train[1])
+
+
+def fingerprint_of(name: str, path: Path | None) -> str:
+    """Return what tells these data from others: the checksums of features and labels of both parts.
+
+    Those of an ``.npz`` file stand in its directory, so that it is not read; a directory of arrays is.
+    """
+    if path is None:
+        data = load(name, path)
+        sums = [zlib.crc32(np.asarray(a).tobytes()) for a in (data.X_train, data.y_train, data.X_test, data.y_test)]
+    elif path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.stem in _ARRAYS and file.suffix in (".npy", ".npz"))
+        sums = [zlib.crc32(file.read_bytes()) for file in files]
+    else:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                sums = [archive.getinfo(f"{key}.npy").CRC for key in _ARRAYS]
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise _no_data_set(path, error) from error
+    return "-".join(f"{each:08x}" for each in sums)
+
+
+def _no_data_set(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} is no data set ({error}); it must hold X_train, y_train, X_test and y_test as np.savez writes them"
+    )
 
 
 def _holds_arrays(path: Path) -> bool:

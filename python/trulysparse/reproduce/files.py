@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from trulysparse._files import write_text
 from trulysparse.errors import DataError
@@ -26,6 +26,7 @@ __all__ = [
     "LOG",
     "MODEL",
     "PROGRESS",
+    "PRUNED",
     "RESULT",
     "Place",
     "Progress",
@@ -36,7 +37,9 @@ __all__ = [
 ]
 
 CASE, RESULT, MODEL, HISTORY = "case.json", "result.json", "model.safetensors", "history.csv"
+PRUNED = "pruned.json"
 CHECKPOINT, PROGRESS, LOG, _LOCK = "checkpoint.safetensors", "progress.json", "log.txt", "lock"
+_PATIENCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,13 @@ class Place:
         """Return the result."""
         return read_json(self.directory / RESULT)
 
-    def progress(self) -> Progress | None:
-        """Return how far it is, None if nothing is known."""
+    def progress(self, since: float = 0.0) -> Progress | None:
+        """Return how far it is, None if nothing was written down from `since` on (seconds since 1970)."""
         try:
+            if (self.directory / PROGRESS).stat().st_mtime < since:
+                return None
             return Progress(**read_json(self.directory / PROGRESS))
-        except (DataError, TypeError):
+        except (DataError, TypeError, FileNotFoundError):
             return None
 
     def prepare(self) -> Path:
@@ -103,20 +108,33 @@ class Place:
         """Whether some process works on it."""
         if not self.directory.is_dir():
             return False
-        with held(self.directory) as mine:
-            return not mine
+        file = self.directory / _LOCK
+        if not file.is_file():
+            return False
+        # a shared lock: other probes do not see it, and an owner that does tries again
+        with file.open("r") as opened:
+            return not _locked(opened, fcntl.LOCK_SH)
 
 
 @contextmanager
 def held(directory: Path) -> Iterator[bool]:
-    """Keep a directory for this process; yields False if another one has it. It is free again however this one ends."""
+    """Keep a directory for this process; yields False if another one has it. It is free again however this one ends.
+
+    It tries for a second, since `Place.taken` of another process may be looking just now.
+    """
     with (directory / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = True
-        except BlockingIOError:
-            mine = False
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while not (mine := _locked(file, fcntl.LOCK_EX)) and time.monotonic() < until:
+            time.sleep(0.05)
         yield mine
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def find_mpiexec() -> str | None:

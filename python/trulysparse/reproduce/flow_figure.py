@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,8 @@ from trulysparse.reproduce.cases import RELU
 from trulysparse.reproduce.datasets import source
 from trulysparse.reproduce.measure import PROBE
 from trulysparse.reproduce.remarks import remarks
-from trulysparse.reproduce.table import Options, Results, Row, Table, markdown
+from trulysparse.reproduce.summary import converged, summarize
+from trulysparse.reproduce.table import Options, Results, Row, Table, page
 
 __all__ = ["FIGURE_5"]
 
@@ -40,35 +42,39 @@ def _render(table: Table, rows: Sequence[Row], results: Results, options: Option
     data: list[dict[str, Any]] = []
     drawn: dict[str, dict[str, Curve]] = {}
     for row in rows:
-        flow = _mean_flow(results, row)
+        runs = [] if row.case is None else results.of(row.case)
+        flow = _mean_flow(runs)
         cells = [source(row.dataset).title, *row.cells]
         if flow is None:
-            lines.append([*cells, row.why or "not run yet", *("",) * (_PARTS - 1), ""])
-            data.append({"dataset": row.dataset, "activation": row.cells[0], "why": row.why or "not run yet"})
+            why = row.why or ("nothing measured: " + summarize(runs).runs if runs else "not run yet")
+            lines.append([*cells, why, *("",) * (_PARTS - 1), ""])
+            data.append({"dataset": row.dataset, "activation": row.cells[0], "why": why})
             continue
         drawn.setdefault(row.dataset, {})[row.cells[0]] = flow
-        means = [float(np.mean(part)) for part in np.array_split(flow, _PARTS) if part.size]
-        seeds = len(results.of(row.case)) if row.case is not None else 0
-        lines.append([*cells, *(f"{mean:.3g}" for mean in means), *("–",) * (_PARTS - len(means)), str(seeds)])
+        lines.append([*cells, *(f"{mean:.3g}" for mean in _means(flow)), summarize(runs).runs])
+        seeds = len(converged(runs))
         data.append({"dataset": row.dataset, "activation": row.cells[0], "flow": flow.tolist(), "seeds": seeds})
-    said = [*table.notes, *remarks(rows, results, options, accuracies=False)]
     picture = options.out / f"{table.name}.png"
     shown = ""
     if drawn:
         try:
             write_png(_draw(drawn), picture)
-            shown = f"![gradient flow]({picture.name})\n\n"
+            shown = picture.name
         except ImportError as error:
             print(f"{picture.name} skipped: {error}", file=sys.stderr)
     header = ["data set", *table.heads, *parts, "seeds"]
-    text = f"# {table.title}\n\n{shown}{markdown(header, lines)}\n\n" + "".join(f"- {line}\n" for line in said)
-    return text, {"table": table.name, "rows": data, "remarks": said}
+    return page(table, header, lines, data, remarks(rows, results, options, accuracies=False), picture=shown)
 
 
-def _mean_flow(results: Results, row: Row) -> Curve | None:
-    """Return the mean over seeds, for the epochs that all have; None without any."""
-    runs = [] if row.case is None else results.of(row.case)
-    curves = [[value for value in run["curves"]["gradient_flow"] if value is not None] for run in runs]
+def _means(flow: Curve) -> list[float]:
+    """Return the mean of each part; of fewer epochs than parts each part has the epoch that it lies in."""
+    bounds = [part * len(flow) // _PARTS for part in range(_PARTS + 1)]
+    return [float(np.mean(flow[a : max(a + 1, b)])) for a, b in itertools.pairwise(bounds)]
+
+
+def _mean_flow(runs: Sequence[Mapping[str, Any]]) -> Curve | None:
+    """Return the mean over the seeds that did not diverge, for the epochs that all have; None without any."""
+    curves = [[value for value in run["curves"]["gradient_flow"] if value is not None] for run in converged(runs)]
     length = min((len(curve) for curve in curves), default=0)
     return np.mean([curve[:length] for curve in curves], axis=0) if length else None
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse import _kernels
+from trulysparse._memory import peak_bytes
 from trulysparse.instruments import gradient_flow
 from trulysparse.trainer import Callback
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trulysparse.trainer import History, Trainer
     from trulysparse.trainer.history import Row
 
-__all__ = ["PROBE", "Measure", "curves", "halves", "peak_bytes"]
+__all__ = ["PROBE", "Measure", "curves", "halves"]
 
 PROBE = 128
 
@@ -42,11 +42,6 @@ def halves(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.sort(by_class[0::2]), np.sort(by_class[1::2])
 
 
-def peak_bytes() -> int:
-    """Return the largest amount of memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 class Measure(Callback):
     """Measures after every epoch: accuracy on one half of the test part, gradient flow, wall clock, peak memory.
 
@@ -59,10 +54,20 @@ class Measure(Callback):
         Told the epoch after every one.
     minutes : float, optional
         Stop the run after so many minutes of training.
+    commit : str, optional
+        What the program was made from when this process began; a run that goes on has those of all its processes.
+    started : float, optional
+        When this process began, in seconds since 1970; default now.
     """
 
     def __init__(
-        self, data: Dataset, *, report: Callable[[int], None] | None = None, minutes: float | None = None
+        self,
+        data: Dataset,
+        *,
+        report: Callable[[int], None] | None = None,
+        minutes: float | None = None,
+        commit: str | None = None,
+        started: float | None = None,
     ) -> None:
         assert data.X_test is not None and data.y_test is not None  # SOURCES have test parts
         first, second = halves(data.y_test)
@@ -71,16 +76,21 @@ class Measure(Callback):
         probe = np.sort(_kernels.shuffle(data.n_train, seed=0, purpose="split")[:PROBE])
         self._probe = data.X_train[probe], data.y_train[probe]
         self._report, self._minutes = report, minutes
-        self._since, self._cpu_since = time.monotonic(), time.process_time()
+        self._since: float | None = None  # the clock starts with the first epoch
+        self._cpu_since = 0.0
+        self.commits: list[str | None] = [commit]
+        now = time.time()
+        self.intervals: list[list[float]] = [[now if started is None else started, now]]
         self.first: list[float | None] = []
         self.second: list[float | None] = []
         self.flow: list[float | None] = []
         self.wall_seconds = self.cpu_seconds = 0.0
         self.peak = 0
 
-    def on_fit_start(self, trainer: Trainer) -> None:
-        """Start the clock."""
-        self._since, self._cpu_since = time.monotonic(), time.process_time()
+    def on_epoch_start(self, trainer: Trainer, epoch: int) -> None:
+        """Start the clock, if it does not run yet."""
+        if self._since is None:
+            self._since, self._cpu_since = time.monotonic(), time.process_time()
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> None:
         """Measure, and end the run if its time is over."""
@@ -107,12 +117,19 @@ class Measure(Callback):
     def on_fit_end(self, trainer: Trainer, history: History) -> None:
         """Stop the clock."""
         self._tick()
+        self._since = None
+
+    def end(self) -> None:
+        """Note that the process is about to end."""
+        self.intervals[-1][1] = max(self.intervals[-1][1], time.time())
 
     def _tick(self) -> None:
-        now, cpu = time.monotonic(), time.process_time()
-        self.wall_seconds += now - self._since
-        self.cpu_seconds += cpu - self._cpu_since
-        self._since, self._cpu_since = now, cpu
+        self.end()
+        if self._since is not None:
+            now, cpu = time.monotonic(), time.process_time()
+            self.wall_seconds += now - self._since
+            self.cpu_seconds += cpu - self._cpu_since
+            self._since, self._cpu_since = now, cpu
         self.peak = max(self.peak, peak_bytes())
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,11 +141,15 @@ class Measure(Callback):
             "wall_seconds": self.wall_seconds,
             "cpu_seconds": self.cpu_seconds,
             "peak": self.peak,
+            "commits": self.commits,
+            "intervals": self.intervals,
         }
 
     def load_state_dict(self, state: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
         for key in ("first", "second", "flow", "wall_seconds", "cpu_seconds", "peak"):
             setattr(self, key, state[key])
+        self.commits = list(dict.fromkeys([*state["commits"], *self.commits]))
+        self.intervals = [*state["intervals"], *self.intervals]
 
 
 def curves(history: History, measure: Measure) -> dict[str, list[float | None]]:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trulysparse.reproduce.cases import PAPER_EPOCHS, Case
@@ -11,7 +12,7 @@ from trulysparse.reproduce.datasets import source
 from trulysparse.reproduce.paper import MACHINE
 from trulysparse.reproduce.table import Options, Results, Row
 
-__all__ = ["remarks"]
+__all__ = ["remarks", "union_seconds"]
 
 
 def remarks(rows: Sequence[Row], results: Results, options: Options, *, accuracies: bool = True) -> list[str]:
@@ -26,30 +27,38 @@ def remarks(rows: Sequence[Row], results: Results, options: Options, *, accuraci
         Whether the table has the columns of accuracies and minutes, which are explained then.
     """
     cases = [row.case for row in rows if row.case is not None]
-    runs = [run for case in cases for run in results.of(case)]
-    said = [*_of_data(rows, runs), *_of_slopes(runs), *_of_settings(cases, options), *_of_machines(runs)]
+    groups = {case.group: case for case in cases}
+    runs = [run for case in groups.values() for run in results.of(case)]
+    said = [*_of_data(rows, results), *_of_slopes(runs), *_of_settings(cases, options), *_of_machines(runs)]
     if accuracies:
         said += [
             *_of_minutes(rows, results),
+            *_of_elapsed(runs),
             "best: the best epoch, chosen on the test part, as the paper does; selected: chosen on one half of the "
             "test part, judged on the other, both ways; last: the last epoch. Mean ± standard deviation over seeds.",
-            "min: wall clock of a run, its measurements included; peak MB: the most memory that its processes had, the "
-            "data included.",
+            "min: wall clock of a run from its first epoch on, its measurements included; peak MB: the most memory "
+            "that the process had, its data included; of a parallel run what all its processes had when it ended, "
+            "what they share once.",
         ]
     return said
 
 
-def _of_data(rows: Sequence[Row], runs: Sequence[dict[str, Any]]) -> list[str]:
+def _of_data(rows: Sequence[Row], results: Results) -> list[str]:
     said = []
-    samples = {run["case"]["dataset"]: run["data"]["n_train"] for run in runs}
     for dataset in dict.fromkeys(row.dataset for row in rows):
         known = source(dataset)
         if known.note:
             said.append(f"{known.title}: {known.note}.")
-        if known.paper_train is not None and samples.get(dataset, known.paper_train) != known.paper_train:
+        samples = results.n_train(dataset)
+        if known.paper_train is not None and samples not in (None, known.paper_train):
             said.append(
-                f"{known.title}: {samples[dataset]:,} of the paper's {known.paper_train:,} training samples; its "
-                "accuracy is not to be expected."
+                f"{known.title}: {samples:,} training samples, the paper has {known.paper_train:,}; its figures do not "
+                "compare and are left out."
+            )
+        if left_out := results.left_out.get(dataset):
+            said.append(
+                f"{known.title}: {left_out} result{'s are' if left_out > 1 else ' is'} left out, of other data than "
+                "those that are there now or of an earlier version of the runs."
             )
     return said
 
@@ -74,11 +83,14 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
     if options.changes:
         changes = ", ".join(f"{key} = {value!r}" for key, value in options.changes.items())
         said.append(f"Settings other than the paper's: {changes}.")
-    without = sorted({case.dataset for case in cases if not case.settings["optimizer"].get("weight_decay")})
+    sequential = [case for case in cases if case.strategy == "sequential"]
+    without = sorted({case.dataset for case in sequential if not case.settings["optimizer"].get("weight_decay")})
     if without:
         said.append(
-            f"No weight decay: {', '.join(source(name).title for name in without)}. The paper's table of settings does "
-            "not give it, and its sequential program has 2e-4, its parallel one none."
+            f"No weight decay: {', '.join(source(name).title for name in without)}. The paper names 2e-4, its "
+            "sequential program takes that off every step, its parallel program has 0. For these data we chose 0 with "
+            "the outcome in view: only that comes to the printed accuracies, and to the printed connections after "
+            "pruning. --set optimizer.weight_decay=0.0002 gives the other form."
         )
     images = {case.dataset for case in cases if source(case.dataset).image is not None}
     for dataset in sorted(images):
@@ -102,6 +114,8 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
             "train networks of their own no epoch is judged: best and selected are over the epochs before, and the "
             "averaged network; last is the averaged network.",
         ]
+        if not any(case.settings["optimizer"].get("weight_decay") for case in parallel):
+            said.append("Parallel rows have no weight decay, as the paper's parallel program.")
         factors = sorted({case.settings["parallel"]["hot_start"] for case in parallel if _is_hot(case)})
         said += [
             f"WASAP multiplies the learning rate of its first 5 epochs by {factor:g}: the paper has a larger rate "
@@ -120,13 +134,36 @@ def _is_hot(case: Case) -> bool:
     return "hot_start" in case.settings["parallel"]
 
 
+def _of_elapsed(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Say for each data set in how much time its runs were made, of which several may have run at once."""
+    said = []
+    for dataset in dict.fromkeys(run["case"]["dataset"] for run in runs):
+        of_it = [run for run in runs if run["case"]["dataset"] == dataset]
+        seconds = union_seconds(interval for run in of_it for interval in run["intervals"])
+        said.append(
+            f"{source(dataset).title}: the {len(of_it)} run{'s' if len(of_it) > 1 else ''} of this table took "
+            f"{seconds / 60:,.1f} minutes by the clock, in which at least one of them ran."
+        )
+    return said
+
+
+def union_seconds(intervals: Iterable[Sequence[float]]) -> float:
+    """Return the length of the union of intervals (start, end), in seconds."""
+    total, until = 0.0, -math.inf
+    for start, end in sorted(map(tuple, intervals)):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
 def _of_minutes(rows: Sequence[Row], results: Results) -> list[str]:
     """Say what all runs of a data set took together, where they are all there."""
     said = []
     for dataset in dict.fromkeys(row.dataset for row in rows):
         of_it = [row for row in rows if row.dataset == dataset and row.case is not None and not row.case.dense]
+        of_it = [row for row in of_it if not row.further]
         summaries = [results.summary(row) for row in of_it]
-        ours = [summary.minutes.mean for summary in summaries if summary is not None]
+        ours = [s.minutes.mean for s in summaries if s is not None and s.minutes is not None]
         paper = [row.paper.minutes for row in of_it if row.paper.minutes is not None]
         if len(of_it) > 1 and len(ours) == len(of_it):
             beside = f"; the paper's {sum(paper):,.0f}" if len(paper) == len(of_it) else ""
@@ -143,15 +180,25 @@ def _of_machines(runs: Sequence[dict[str, Any]]) -> list[str]:
         f"Machine: {run['cpu']}, {run['cores']} cores, {run['isa']}, trulysparse {run['trulysparse']}; {_threads(run)}."
         for run in runs
     )
+    commits = list(dict.fromkeys(str(commit) for run in runs for commit in run["commits"] if commit))
+    if commits:
+        changed = any(commit.endswith("+changes") for commit in commits)
+        note = "; +changes: the source was not quite that of the commit" if changed else ""
+        machines[f"Made from commit {', '.join(commits)}{note}."] = None
     busy = [run["other_cores_busy"] for run in runs if run["other_cores_busy"] is not None]
     said = list(machines)
     if busy:
         cores = " to ".join(dict.fromkeys(f"{value:.1f}" for value in (min(busy), max(busy))))
         said.append(f"Other processes, further runs included, kept {cores} cores busy meanwhile.")
-    return [*said, f"The paper's machine: {MACHINE}."]
+    return [
+        *said,
+        f"The paper's machine: {MACHINE}. Its library: SciPy and Numba for sparse rows, Keras for dense ones; here "
+        "trulysparse for all.",
+    ]
 
 
 def _threads(run: dict[str, Any]) -> str:
     if "parallel" in run:
         return "a thread for each process"
-    return f"{run['jobs']} runs at once with {run['threads']} thread{'s' if run['threads'] > 1 else ''} each"
+    jobs, threads = run["jobs"], run["threads"]
+    return f"{jobs} run{'s' if jobs > 1 else ''} at once with {threads} thread{'s' if threads > 1 else ''} each"

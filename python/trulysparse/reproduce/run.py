@@ -7,13 +7,13 @@ The result lands beside the case's file. A run that was interrupted goes on from
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import os
 import sys
+import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,22 @@ from trulysparse.data import Dataset
 from trulysparse.errors import ConfigError, DensityWarning, DivergenceError
 from trulysparse.model import SparseMLP
 from trulysparse.parallel import PARALLEL
-from trulysparse.parallel.world import World, check_launch, end_all, launched_rank
+from trulysparse.parallel.world import World, check_launch, end_all, import_mpi, launched_rank
+from trulysparse.recipes import Recipe
 from trulysparse.reproduce.cases import Case
-from trulysparse.reproduce.datasets import load
-from trulysparse.reproduce.files import CHECKPOINT, HISTORY, MODEL, RESULT, ProgressFile, held, read_json
+from trulysparse.reproduce.datasets import fingerprint_of, load
+from trulysparse.reproduce.files import (
+    CHECKPOINT,
+    HISTORY,
+    LOG,
+    MODEL,
+    PROGRESS,
+    PRUNED,
+    RESULT,
+    ProgressFile,
+    held,
+    read_json,
+)
 from trulysparse.reproduce.measure import Measure, curves
 from trulysparse.trainer import Trainer, TrainingInterrupted
 
@@ -35,7 +47,17 @@ __all__ = ["main", "run_case"]
 _EPOCHS_BETWEEN_CHECKPOINTS = 25
 
 
-def run_case(case: Case, directory: Path, data: Dataset, *, threads: int | None, facts: dict[str, Any]) -> None:
+def run_case(
+    case: Case,
+    directory: Path,
+    data: Dataset,
+    *,
+    threads: int | None,
+    facts: Mapping[str, Any],
+    fingerprint: str,
+    origin: Mapping[str, Any] | None = None,
+    started: float | None = None,
+) -> None:
     """Train as a case says, and write result, network and history to its directory.
 
     Parameters
@@ -45,14 +67,22 @@ def run_case(case: Case, directory: Path, data: Dataset, *, threads: int | None,
     data : Dataset
         With a test part.
     threads : int or None
-    facts : dict
+    facts : mapping
         What else the result shall hold.
+    fingerprint : str
+        Of the data, see `fingerprint_of`.
+    origin : mapping, optional
+        `provenance()` of when the process began; default that of now.
+    started : float, optional
+        When that was, in seconds since 1970; default now.
     """
+    origin = provenance() if origin is None else origin
     settings = case.settings
     parallel = _strategy(case)
     main = parallel is None or check_launch(parallel["name"], PARALLEL.get(parallel).minimum) == 0
     progress = ProgressFile(directory, case.epochs, os.getpid())
-    measure = Measure(data, report=progress, minutes=settings.get("stop", {}).get("minutes"))
+    minutes = settings.get("stop", {}).get("minutes")
+    measure = Measure(data, report=progress, minutes=minutes, commit=origin["commit"], started=started)
 
     def prepare() -> Trainer:
         own: dict[str, Any] = {
@@ -64,8 +94,10 @@ def run_case(case: Case, directory: Path, data: Dataset, *, threads: int | None,
         }
         if (directory / CHECKPOINT).is_file():
             return Trainer.resume(directory / CHECKPOINT, outline=not main, **own)
-        net = _network(case, data, threads)
-        return Trainer(net, **own, **_arguments(case, parallel))
+        recipe = Recipe.of(case.dataset, settings)
+        if parallel is not None:
+            own["parallel"] = parallel
+        return recipe.trainer(_network(recipe, case, data, threads), seed=case.seed, **own)
 
     if parallel is None:
         trainer = prepare()
@@ -90,7 +122,9 @@ def run_case(case: Case, directory: Path, data: Dataset, *, threads: int | None,
         return
     trainer.net.save(directory / MODEL)
     trainer.history.to_csv(directory / HISTORY)
+    (directory / PRUNED).unlink(missing_ok=True)  # of an earlier result
     found = curves(trainer.history, measure)
+    measure.end()
     write_text(
         directory / RESULT,
         json.dumps(
@@ -102,7 +136,7 @@ def run_case(case: Case, directory: Path, data: Dataset, *, threads: int | None,
                     "n_test": data.n_test,
                     "n_features": data.n_features,
                     "n_classes": data.n_classes,
-                    "fingerprint": trainer.data_fingerprint,
+                    "fingerprint": fingerprint,
                 },
                 "connections_start": start,
                 "connections_end": trainer.net.connections,
@@ -112,13 +146,16 @@ def run_case(case: Case, directory: Path, data: Dataset, *, threads: int | None,
                 "stop_reason": trainer.stop_reason,
                 "diverged": diverged,
                 "wall_minutes": measure.wall_seconds / 60,
-                "cpu_minutes": measure.cpu_seconds / 60,
+                # of a parallel run these would be those of one process among several
+                "cpu_minutes": measure.cpu_seconds / 60 if parallel is None else None,
                 "peak_bytes": measure.peak,
                 "threads": trainer.threads,
-                "other_cores_busy": neighbours.cores(),
+                "other_cores_busy": neighbours.cores() if parallel is None else None,
+                "intervals": measure.intervals,
                 **({} if trainer.parallel_report is None else {"parallel": trainer.parallel_report.to_dict()}),
                 **facts,
-                **provenance(),
+                **origin,
+                "commits": measure.commits,
                 "curves": found,
             }
         )
@@ -135,28 +172,12 @@ def _strategy(case: Case) -> dict[str, Any] | None:
     return {"broadcast": False, **table} if table else None
 
 
-def _arguments(case: Case, parallel: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the settings as arguments of `Trainer`."""
-    settings = case.settings
-    arguments: dict[str, Any] = {key: settings[key] for key in ("optimizer", "topology", "pruning") if key in settings}
-    arguments |= settings["trainer"] | {"seed": case.seed}
-    if parallel is not None:
-        arguments["parallel"] = parallel
-    if "augment" in settings:
-        if "augment" not in inspect.signature(Trainer).parameters:
-            raise ConfigError(f"{case.label} wants augmented images, which this version of trulysparse does not make")
-        arguments["augment"] = settings["augment"]
-    return arguments
-
-
-def _network(case: Case, data: Dataset, threads: int | None) -> SparseMLP:
+def _network(recipe: Recipe, case: Case, data: Dataset, threads: int | None) -> SparseMLP:
     if data.n_classes is None:
         raise ConfigError(f"{case.dataset} has no classes, but the paper's tables are of classifications")
-    table = dict(case.settings["model"])
-    sizes = (data.n_features, *table.pop("hidden"), data.n_classes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DensityWarning)  # the paper's output layers are full, and so are dense rows
-        return SparseMLP(sizes, seed=case.seed, threads=threads, **table)
+        return recipe.network(data.n_features, data.n_classes, seed=case.seed, threads=threads)
 
 
 def _slopes(net: SparseMLP) -> list[float] | None:
@@ -173,6 +194,7 @@ def _connections_at_start(trainer: Trainer) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one case; 0 is success, 3 that another process works on it, 143 that a signal ended it."""
+    origin, started = provenance(), time.time()  # before anything that takes time: the source may change meanwhile
     parser = argparse.ArgumentParser(
         prog="trulysparse.reproduce.run", description="Run one case of the paper's tables."
     )
@@ -185,16 +207,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = (launched_rank() or 0) == 0
     try:
         case = Case.from_json(read_json(arguments.case))
-        data = load(case.dataset, arguments.data)
         if not first:
-            run_case(case, directory, data, threads=arguments.threads, facts=arguments.facts)
+            _run(case, arguments, origin, started)
             return 0
         with held(directory) as mine:
             if not mine:
                 print(f"{directory}: another process works on this case", file=sys.stderr)
-                end_all(3)
-                return 3
-            run_case(case, directory, data, threads=arguments.threads, facts=arguments.facts)
+                return _leave(3)
+            if (directory / RESULT).is_file():  # another command made it before this process came to look
+                return _leave(0)
+            # of an earlier process, whose number may be another's now
+            (directory / PROGRESS).unlink(missing_ok=True)
+            if (directory / LOG).is_file():
+                os.truncate(directory / LOG, 0)
+            _run(case, arguments, origin, started)
     except TrainingInterrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signal
@@ -203,6 +229,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         end_all(1)
         return 1
     return 0
+
+
+def _leave(code: int) -> int:
+    """Return the code after ending the other ranks, which know nothing; MPI must have started for that."""
+    if launched_rank() is not None:
+        import_mpi()
+        end_all(code)
+    return code
+
+
+def _run(case: Case, arguments: argparse.Namespace, origin: Mapping[str, Any], started: float) -> None:
+    """Load the data and run the case."""
+    run_case(
+        case,
+        arguments.case.parent,
+        load(case.dataset, arguments.data),
+        threads=arguments.threads,
+        facts=arguments.facts,
+        fingerprint=fingerprint_of(case.dataset, arguments.data),
+        origin=origin,
+        started=started,
+    )
 
 
 if __name__ == "__main__":

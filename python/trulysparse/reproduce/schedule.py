@@ -8,15 +8,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from trulysparse import _kernels
 from trulysparse.reproduce.cases import Case
-from trulysparse.reproduce.datasets import Shape, locate, shape_of
-from trulysparse.reproduce.files import LOG, PROGRESS, Place, find_mpiexec
+from trulysparse.reproduce.datasets import Shape, fingerprint_of, locate, shape_of
+from trulysparse.reproduce.files import LOG, Place, Progress, find_mpiexec
 from trulysparse.reproduce.status import Running, StatusLine
 from trulysparse.trainer.signals import StopSignals
 
@@ -62,6 +64,22 @@ class _Job:
     data: Path | None
     work: float
     process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+
+    def progress(self) -> Progress | None:
+        """Return how far the process is that was started here."""
+        return self.place.progress(self.started)
+
+
+class _Signals(StopSignals):
+    """SIGHUP too, which a closing terminal sends; but not where it is ignored, as under nohup."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._remember)
+        return self
 
 
 def run_cases(
@@ -69,7 +87,8 @@ def run_cases(
 ) -> Outcome:
     """Run the cases that have no result yet.
 
-    Parallel cases run alone, after the others. Ctrl-C and SIGTERM are passed on to the runs, which write checkpoints.
+    Parallel cases run alone, after the others. Ctrl-C, SIGTERM and SIGHUP come to the runs as SIGTERM, and they write
+    checkpoints.
 
     Parameters
     ----------
@@ -88,29 +107,33 @@ def run_cases(
     jobs = cores if jobs is None else jobs
     waiting, outcome = [], Outcome()
     shapes: dict[str, Shape] = {}
+    fingerprints: dict[str, str] = {}
     for case in sorted(cases, key=lambda c: c.strategy != "sequential"):
         place, data = Place(out, case), locate(case.dataset, places)
         if case.dataset not in shapes:
             shapes[case.dataset] = shape_of(case.dataset, data)
         if place.done:
-            if not _is_of(place, shapes[case.dataset]):
+            if case.dataset not in fingerprints:
+                fingerprints[case.dataset] = fingerprint_of(case.dataset, data)
+            if place.result()["data"]["fingerprint"] != fingerprints[case.dataset]:
                 outcome.failed[case.name] = f"its result is of other data; remove {place.directory} to run it again"
             continue
         waiting.append(_Job(case, place, data, case.work(shapes[case.dataset])))
+    jobs = max(1, min(jobs, sum(job.case.strategy == "sequential" for job in waiting)))
     total = len(cases)
     line = StatusLine(total, total - len(waiting), sum(job.work for job in waiting), quiet=quiet)
     running: list[_Job] = []
-    with StopSignals() as signals:
+    with _Signals() as signals:
         try:
             while (waiting or running) and signals.received is None:
                 while waiting and _may_start(waiting[0], running, jobs):
                     job = waiting.pop(0)
                     if job.place.done:  # by another command meanwhile
                         outcome.finished += 1
-                        line.end(job.case.label, job.work, "done elsewhere")
+                        line.end(job.case.label, job.work, "done elsewhere", part=0.0)
                     elif job.place.taken:
                         outcome.elsewhere.append(job.case.name)
-                        line.end(job.case.label, job.work, "another process works on it")
+                        line.end(job.case.label, job.work, "another process works on it", part=0.0)
                     else:
                         _start(job, jobs, cores)
                         running.append(job)
@@ -118,7 +141,7 @@ def run_cases(
                 for job in [job for job in running if job.process is not None and job.process.poll() is not None]:
                     running.remove(job)
                     _finish(job, outcome, line)
-                line.show([Running(job.case.label, job.case.seed, job.work, job.place.progress()) for job in running])
+                line.show([Running(job.case.label, job.case.seed, job.work, job.progress()) for job in running])
         finally:
             outcome.signal = signals.received
             if running:
@@ -136,21 +159,22 @@ def _may_start(job: _Job, running: Sequence[_Job], jobs: int) -> bool:
 def _start(job: _Job, jobs: int, cores: int) -> None:
     """Start the process of a case."""
     file = job.place.prepare()
-    (job.place.directory / PROGRESS).unlink(missing_ok=True)  # of an earlier process, whose number may be another's now
-    threads = max(1, cores // jobs)
-    facts = {"jobs": jobs}
+    sequential = job.case.strategy == "sequential"
+    threads = max(1, cores // jobs) if sequential else 1
+    facts = {"jobs": jobs if sequential else 1}
     program = [sys.executable, "-m", "trulysparse.reproduce.run", str(file), "--facts", json.dumps(facts)]
+    program += ["--threads", str(threads)]
     if job.data is not None:
         program += ["--data", str(job.data.resolve())]
     environment: Mapping[str, str] = os.environ
-    if job.case.strategy != "sequential":
+    if not sequential:
         mpiexec = find_mpiexec()
         assert mpiexec is not None  # the tables leave such cases out
-        program = [mpiexec, "-n", str(job.case.workers + 1), *program, "--threads", "1"]
+        program = [mpiexec, "-n", str(job.case.workers + 1), *program]
         environment = {**_OPEN_MPI, **os.environ}
-    else:
-        program += ["--threads", str(threads)]
-    with (job.place.directory / LOG).open("wb") as log:
+    job.started = time.time()
+    # appended, since another process may own it just now; the one that gets the lock empties it
+    with (job.place.directory / LOG).open("ab") as log:
         # a session of its own: Ctrl-C comes to this process alone, which passes it on
         job.process = subprocess.Popen(
             program, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -166,18 +190,13 @@ def _finish(job: _Job, outcome: Outcome, line: StatusLine) -> None:
         line.end(job.case.label, job.work, _in_short(job.place), seed=job.case.seed)
     elif code == 3:
         outcome.elsewhere.append(name)
-        line.end(job.case.label, job.work, "another process works on it", seed=job.case.seed)
+        line.end(job.case.label, job.work, "another process works on it", seed=job.case.seed, part=0.0)
     else:
         text = (job.place.directory / LOG).read_text(encoding="utf-8", errors="replace").strip()
         why = text.splitlines()[-1] if text else f"it ended with code {code}"
         outcome.failed[name] = f"{why} (all of it: {job.place.directory / LOG})"
-        line.end(job.case.label, job.work, f"failed: {why}", seed=job.case.seed)
-
-
-def _is_of(place: Place, shape: Shape) -> bool:
-    """Whether a result comes from as much data as is there now."""
-    data = place.result()["data"]
-    return (data["n_train"], data["n_test"], data["n_features"]) == (shape.n_train, shape.n_test, shape.n_features)
+        done = Running(job.case.label, job.case.seed, job.work, job.progress()).part
+        line.end(job.case.label, job.work, f"failed: {why}", seed=job.case.seed, part=done)
 
 
 def _in_short(place: Place) -> str:
@@ -192,7 +211,7 @@ def _in_short(place: Place) -> str:
 def _stop(running: Sequence[_Job]) -> None:
     """Have the processes write their checkpoints and end; those that do not are ended after two minutes."""
     for job in running:
-        progress = job.place.progress()
+        progress = job.progress()
         # under mpiexec the signal goes to a rank, which stops all of them in order; mpiexec would just kill them
         if job.process is not None and job.process.poll() is None:
             target = job.process.pid if progress is None or job.case.strategy == "sequential" else progress.process

@@ -95,12 +95,12 @@ class StatusLine:
         else:
             self._print(text)
 
-    def end(self, label: str, work: float, what: str, *, seed: int | None = None) -> None:
-        """Say that a case has ended, and how."""
+    def end(self, label: str, work: float, what: str, *, seed: int | None = None, part: float = 1.0) -> None:
+        """Say that a case has ended, and how; `part` of it was done (a run that fails early tells little of speed)."""
         self._done += 1
         self._left -= work
         key = (label, seed or 0)
-        self._worked += work * (1.0 - self._begun.pop(key, 1.0))
+        self._worked += work * max(0.0, part - self._begun.pop(key, 1.0))
         if not self._quiet:
             self._print(f"[{self._done}/{self._total}] {label}{'' if seed is None else f' seed {seed}'}: {what}")
 

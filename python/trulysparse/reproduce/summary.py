@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Accuracy", "Spread", "Summary", "accuracy_of", "summarize"]
+__all__ = ["Accuracy", "Spread", "Summary", "accuracy_of", "converged", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,17 @@ class Summary:
     diverged : tuple of int
         Seeds of those whose loss stopped being finite; they are in no mean.
     best, last, selected : Spread or None
-        Accuracies, see `Accuracy`; None if nothing was measured.
-    start, end : float
+        Accuracies, see `Accuracy`; None if nothing was measured. All that follows is None if all runs diverged.
+    start, end : float or None
         Mean connections.
     biases : int
-    minutes : Spread
+    minutes : Spread or None
         Wall clock.
-    seconds_per_epoch : float
+    seconds_per_epoch : float or None
         Mean of training, evolution and evaluation.
-    peak_mb : float
+    peak_mb : float or None
         Most memory that the process (of a parallel run: all processes) had, in 10^6 bytes; the largest of the runs.
-    epochs : tuple of int
+    epochs : tuple of int, or None
         Fewest and most epochs.
     """
 
@@ -106,13 +106,19 @@ class Summary:
     best: Spread | None
     last: Spread | None
     selected: Spread | None
-    start: float
-    end: float
+    start: float | None
+    end: float | None
     biases: int
-    minutes: Spread
-    seconds_per_epoch: float
-    peak_mb: float
-    epochs: tuple[int, int]
+    minutes: Spread | None
+    seconds_per_epoch: float | None
+    peak_mb: float | None
+    epochs: tuple[int, int] | None
+
+    @property
+    def runs(self) -> str:
+        """How many runs the means are of."""
+        bad, count = len(self.diverged), len(self.seeds)
+        return f"mean of {count - bad} of {count} seeds, {bad} diverged" if bad else str(count)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
@@ -134,37 +140,44 @@ class Summary:
             "biases": self.biases,
             "seconds_per_epoch": self.seconds_per_epoch,
             "peak_mb": self.peak_mb,
-            "epochs": list(self.epochs),
+            "epochs": None if self.epochs is None else list(self.epochs),
         }
 
 
+def converged(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the results that count in means: those whose loss stayed finite."""
+    return [result for result in results if not result["diverged"]]
+
+
 def summarize(results: Sequence[Mapping[str, Any]]) -> Summary:
-    """Sum up results of cases that differ in their seed, at least one."""
-    seeds = [result["case"]["seed"] for result in results]
-    measured = [accuracy_of(result["curves"]) for result in results if not result["diverged"]]
-    accuracies = [a for a in measured if a is not None]
-    counts = [result["epochs"] for result in results]
+    """Sum up results of cases that differ in their seed, at least one; those that diverged are in no mean."""
+    good = converged(results)
+    accuracies = [a for a in (accuracy_of(result["curves"]) for result in good) if a is not None]
+    counts = [result["epochs"] for result in good]
     seconds = [
         math.fsum(sum(result["curves"][f"{part}_seconds"]) for part in ("train", "evaluate", "evolve"))
-        for result in results
+        for result in good
     ]
 
     def spread(kind: str) -> Spread | None:
         return Spread.of([getattr(a, kind) for a in accuracies]) if accuracies else None
 
+    def mean(key: str) -> float | None:
+        return statistics.fmean(result[key] for result in good) if good else None
+
     return Summary(
-        tuple(sorted(seeds)),
-        tuple(sorted(s for s, result in zip(seeds, results, strict=True) if result["diverged"])),
+        tuple(sorted(result["case"]["seed"] for result in results)),
+        tuple(sorted(result["case"]["seed"] for result in results if result["diverged"])),
         spread("best"),
         spread("last"),
         spread("selected"),
-        statistics.fmean(result["connections_start"] for result in results),
-        statistics.fmean(result["connections_end"] for result in results),
+        mean("connections_start"),
+        mean("connections_end"),
         int(results[0]["biases"]),
-        Spread.of([result["wall_minutes"] for result in results]),
-        sum(seconds) / sum(counts) if sum(counts) else 0.0,
-        max(_peak(result) for result in results) / 1e6,
-        (min(counts), max(counts)),
+        Spread.of([result["wall_minutes"] for result in good]) if good else None,
+        sum(seconds) / sum(counts) if sum(counts) else None,
+        max(_peak(result) for result in good) / 1e6 if good else None,
+        (min(counts), max(counts)) if good else None,
     )
 
 

@@ -9,13 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trulysparse.reproduce.cases import PAPER_EPOCHS, Case, make_case
-from trulysparse.reproduce.datasets import locate, source
+from trulysparse.reproduce.cases import PAPER_EPOCHS, REVISION, Case, comparable, make_case
+from trulysparse.reproduce.datasets import fingerprint_of, locate, shape_of, source
 from trulysparse.reproduce.files import RESULT, Place, find_mpiexec, read_json
 from trulysparse.reproduce.paper import NO_FIGURE, Figure
 from trulysparse.reproduce.summary import Summary, summarize
 
-__all__ = ["Options", "Results", "Row", "Table", "cases_of", "dumps", "markdown", "number", "runnable"]
+__all__ = [
+    "Options",
+    "Results",
+    "Row",
+    "Table",
+    "absence",
+    "cases_of",
+    "dumps",
+    "markdown",
+    "number",
+    "page",
+    "runnable",
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,8 @@ class Options:
         Whether images are also trained on with the paper's augmentation.
     changes : dict of str to value
         Settings other than the paper's, by ``table.key`` as in a run file.
+    both_decays : bool
+        Whether table 2 also shows runs with 2e-4 of weight decay where the settings have none, if they are there.
     """
 
     places: tuple[Path, ...] = (Path(),)
@@ -48,6 +62,7 @@ class Options:
     dense_minutes: float = 0.0
     augment: bool = True
     changes: Mapping[str, Any] = field(default_factory=dict)
+    both_decays: bool = False
 
     def case(self, dataset: str, **variant: Any) -> Case:
         """Return `make_case` of a variant with what these options say of all runs."""
@@ -70,6 +85,8 @@ class Row:
     seeds : int or None
         Runs of the row, if not as many as asked for.
     why : str
+    further : bool
+        Not one of the paper's rows: in no sum over them.
     """
 
     dataset: str
@@ -78,6 +95,7 @@ class Row:
     paper: Figure = NO_FIGURE
     seeds: int | None = None
     why: str = ""
+    further: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,12 +131,15 @@ class Table:
         for name in options.datasets or self.datasets:
             absent = source(name).files and locate(name, options.places) is None
             if absent and name not in results.datasets:
-                looked = ", ".join(str(place) for place in options.places)
-                why = f"the data set is absent: no {source(name).files[0]}.npz in {looked}"
-                found.append(Row(name, ("",) * len(self.heads), None, why=why))
+                found.append(Row(name, ("",) * len(self.heads), None, why=absence(name)))
             else:
                 found += self.rows(name, options, results)
         return found
+
+
+def absence(dataset: str) -> str:
+    """Say that a data set is absent; without places, which tables do not tell."""
+    return f"the data set is absent: no {source(dataset).files[0]}.npz where --data says"
 
 
 def runnable(case: Case, places: Sequence[Path]) -> bool:
@@ -141,17 +162,54 @@ def cases_of(rows: Sequence[Row], seeds: int) -> list[Case]:
 class Results:
     """All results in a directory, by case; seeds that were not asked for count too: none is dropped.
 
+    Results of other data than those that are there now are left out, and so are those of an earlier `REVISION`. Of
+    a data set that is absent the newest result says which data count.
+
     Parameters
     ----------
     out : Path
+    places : sequence of Path
+        Where data sets are.
+
+    Attributes
+    ----------
+    left_out : dict of str to int
+        How many results of each data set are not used.
     """
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
+    def __init__(self, out: Path, places: Sequence[Path] = ()) -> None:
+        self._out, self._places = out, places
         self._groups: dict[str, list[dict[str, Any]]] = {}
+        self.left_out: dict[str, int] = {}
+        self._data: dict[str, dict[str, Any]] = {}
+        by_data: dict[str, list[dict[str, Any]]] = {}
         for file in sorted(out.glob(f"*/{RESULT}")):
             result = read_json(file)
-            self._groups.setdefault(Case.from_json(result["case"]).group, []).append(result)
+            by_data.setdefault(result["case"]["dataset"], []).append(result)
+        for dataset, found in by_data.items():
+            path = locate(dataset, places)
+            if path is None and source(dataset).files:
+                present = max(found, key=lambda result: str(result["date"]))["data"]["fingerprint"]
+            else:
+                present = fingerprint_of(dataset, path)
+            for result in found:
+                case = Case.from_json(result["case"])
+                if case.revision == REVISION and result["data"]["fingerprint"] == present:
+                    self._groups.setdefault(case.group, []).append(result)
+                    self._data[dataset] = result["data"]
+                else:
+                    self.left_out[dataset] = self.left_out.get(dataset, 0) + 1
+
+    def n_train(self, dataset: str) -> int | None:
+        """Return the training samples of a data set: of its results, else of the data; None if both are absent."""
+        if dataset in self._data:
+            return int(self._data[dataset]["n_train"])
+        path = locate(dataset, self._places)
+        return None if path is None and source(dataset).files else shape_of(dataset, path).n_train
+
+    def beside(self, case: Case, figure: Figure | None) -> Figure:
+        """Return the paper's figure where it compares with a case, else none."""
+        return figure if figure is not None and comparable(case, self.n_train(case.dataset)) else NO_FIGURE
 
     @property
     def datasets(self) -> set[str]:
@@ -192,3 +250,31 @@ def number(value: float | None, digits: int = 0) -> str:
 def dumps(data: Any) -> str:
     """Return JSON text as the files of this package have it."""
     return json.dumps(data, indent=1) + "\n"
+
+
+def page(
+    table: Table,
+    header: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    data: Sequence[Mapping[str, Any]],
+    said: Sequence[str],
+    *,
+    picture: str = "",
+) -> tuple[str, dict[str, Any]]:
+    """Return a whole table as Markdown text, and as data.
+
+    Parameters
+    ----------
+    table : Table
+    header : sequence of str
+    lines, data : sequence
+        The rows as cells, and as values.
+    said : sequence of str
+        Sentences below, after those of the table itself.
+    picture : str
+        Name of a file to be shown above.
+    """
+    said = [*table.notes, *said]
+    shown = f"![{table.title}]({picture})\n\n" if picture else ""
+    text = f"# {table.title}\n\n{shown}{markdown(header, lines)}\n\n" + "".join(f"- {line}\n" for line in said)
+    return text, {"table": table.name, "rows": list(data), "remarks": said}
