@@ -96,6 +96,19 @@ def test_tables_share_runs(options: Options) -> None:
     assert len(of_table5 & of_table2) == 2  # ReLU, and the paper's slope
 
 
+def test_the_table_of_recipes_has_the_papers_settings_and_the_tuned_ones(options: Options) -> None:
+    rows = _rows("recipes", options)
+    assert [row.cells[0] for row in rows] == ["the paper's", "tuned recipe"] * 2
+    for paper, tuned in zip(rows[::2], rows[1::2], strict=True):
+        assert paper.case is not None and tuned.case is not None
+        assert paper.case in cases_of(_rows("table2", options), 1)
+        assert paper.paper == TABLE2[paper.dataset, "all_relu", False] and tuned.paper.accuracy is None
+        recipe = ts.recipes.get(tuned.dataset)
+        assert tuned.case.epochs == recipe.epochs and tuned.case.settings == recipe.tables
+    short = _rows("recipes", replace(options, epochs=3))
+    assert {row.case.epochs for row in short if row.case is not None} == {3}
+
+
 def test_table_3_has_both_strategies_with_and_without_pruning(options: Options) -> None:
     rows = _rows("table3", options)
     assert {row.paper for row in rows} == set(TABLE3.values()) and len(rows) == 18

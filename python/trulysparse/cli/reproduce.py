@@ -28,10 +28,10 @@ def add_parser(commands: Any) -> None:
         "trulysparse reproduce table2 --data DIR --seeds 5 (as the paper: days)",
     )
     add = parser.add_argument
-    add("table", metavar="TABLE", help="table2, table3, table5, table6 or figure5")
+    add("table", metavar="TABLE", help="table2, table3, table5, table6, figure5 or recipes")
     add("--datasets", nargs="+", metavar="NAME", help="data sets (default: the table's; one that is absent is a line)")
     add("--seeds", type=int, default=1, metavar="N", help="runs a row; the paper has 5 (default: 1)")
-    add("--epochs", type=int, metavar="N", help="epochs of a run (default: the paper's 500)")
+    add("--epochs", type=int, metavar="N", help="epochs of a run (default: the paper's 500, a recipe's own)")
     add("--jobs", type=int, metavar="N", help="runs at once, which share the cores (default: as many as cores)")
     add("--data", nargs="+", type=Path, default=[Path()], metavar="DIR", help="where NAME.npz is (default: here)")
     add("--out", type=Path, default=Path("reproduce"), metavar="DIR", help="runs and tables (default: ./reproduce)")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from trulysparse import recipes
 from trulysparse.errors import ConfigError
 from trulysparse.model import ErdosRenyi
 from trulysparse.model.density import get_density
@@ -17,7 +18,17 @@ from trulysparse.recipes.paper import parallel_preset, preset
 from trulysparse.recipes.tables import RunTables, read_assignment
 from trulysparse.reproduce.datasets import Shape, source
 
-__all__ = ["PAPER_EPOCHS", "RELU", "REVISION", "Case", "activation_label", "comparable", "make_case", "read_changes"]
+__all__ = [
+    "PAPER_EPOCHS",
+    "RELU",
+    "REVISION",
+    "Case",
+    "activation_label",
+    "comparable",
+    "make_case",
+    "read_changes",
+    "recipe_case",
+]
 
 PAPER_EPOCHS = 500
 REVISION = 1
@@ -212,6 +223,14 @@ def make_case(
         if path[0] in settings and not any(path[: len(start)] == start for start in own):
             settings[path[0]] = _changed(settings, path, value)
     return Case(dataset, settings, check_integer(seed, "seed", low=0))
+
+
+def recipe_case(dataset: str, *, epochs: int | None = None) -> Case:
+    """Return the case of a tuned recipe, of as many epochs as it has or of `epochs`."""
+    recipe = recipes.get(dataset)
+    settings: Settings = recipe.tables
+    settings["fit"] = {"epochs": recipe.epochs if epochs is None else check_integer(epochs, "epochs", low=1)}
+    return Case(dataset, settings)
 
 
 def _changed(settings: Settings, path: tuple[str, ...], value: Any) -> dict[str, Any]:

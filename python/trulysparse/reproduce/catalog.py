@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from trulysparse.errors import ConfigError
 from trulysparse.model.registry import nearest
-from trulysparse.reproduce.accuracy_tables import TABLE_2, TABLE_3, TABLE_5
+from trulysparse.reproduce.accuracy_tables import TABLE_2, TABLE_3, TABLE_5, TABLE_OF_RECIPES
 from trulysparse.reproduce.flow_figure import FIGURE_5
 from trulysparse.reproduce.pruned_table import TABLE_6
 from trulysparse.reproduce.table import Table
 
 __all__ = ["TABLES", "find_table"]
 
-TABLES = {table.name: table for table in (TABLE_2, TABLE_3, TABLE_5, TABLE_6, FIGURE_5)}
+TABLES = {table.name: table for table in (TABLE_2, TABLE_3, TABLE_5, TABLE_6, FIGURE_5, TABLE_OF_RECIPES)}
 
 
 def find_table(name: str) -> Table:
