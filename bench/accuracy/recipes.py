@@ -114,7 +114,7 @@ def cases(options: Any) -> list[grid.Case]:
 
 def run(case: grid.Case, place: str) -> dict[str, Any]:
     data = grid.load(case["dataset"], place)
-    recipe = Recipe(case["dataset"], "tuned", case["settings"], "")
+    recipe = Recipe.of(case["dataset"], case["settings"])
     net = recipe.network(data.n_features, data.n_classes or 1, seed=case["seed"])
     start = net.connections
     trainer = recipe.trainer(net, seed=case["seed"], threads=1, progress=False)

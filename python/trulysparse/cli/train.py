@@ -55,7 +55,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--recipe",
         choices=KINDS,
-        help="settings to start from: the paper's (default), or better ones for as many connections, where there are "
+        help="settings to start from: the paper's (default), or tuned ones for as many connections, where there are "
         f"any ({', '.join(recipes.names('tuned'))})",
     )
     parser.add_argument("--data", metavar="DIR_OR_NPZ", help="where NAME.npz is, or the .npz file itself")

@@ -127,14 +127,12 @@ class Samples:
         return self.inputs.n_samples if self.rows is None else self.rows.size
 
     def prepare(self, rows: Rows, *, seed: int, step: int) -> None:
-        """Announce the batch `rows` of a later step, where that saves time."""
-        if isinstance(self.inputs, AugmentedInputs):
-            self.inputs.prepare(rows, seed=seed, step=step)
+        """Announce the batch `rows` of a later step, which saves time where samples are changed at random."""
+        self.inputs.prepare(rows, seed=seed, step=step)
 
     def close(self) -> None:
         """End what `prepare` began."""
-        if isinstance(self.inputs, AugmentedInputs):
-            self.inputs.close()
+        self.inputs.close()
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """Return the samples in the order of an epoch."""

@@ -156,8 +156,8 @@ class AllReLU(Activation):
     Equation 3 of "Truly Sparse Neural Networks at Scale" (Curci, Mocanu, Pechenizkiy 2021), with the sign of
     the authors' code. The paper's values are between 0.05 and 0.75, found by trying several for each data set.
 
-    With ``alpha="auto"`` each hidden layer has a slope of its own, trained with the weights at almost no cost: its
-    gradient is read off the stored activations in the backward pass that is made anyway. The optimizer moves the slopes
+    With ``alpha="auto"`` each hidden layer has a slope of its own, trained with the weights: its gradient
+    is read off the stored activations in the backward pass that is made anyway. The optimizer moves the slopes
     like biases, without weight decay, by their gradient divided by the square root of the number of neurons that have
     incoming connections. After each step a slope is put back between 1/64 and 1 in size, with the sign that its layer
     has above, so the signs keep alternating. `SparseMLP.summary` shows what was learned.

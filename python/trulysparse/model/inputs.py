@@ -382,3 +382,9 @@ class Inputs:
             Place of the first of these samples in the whole batch of the step.
         """
         self.load(rows, out, threads)
+
+    def prepare(self, rows: npt.NDArray[np.int64], *, seed: int, step: int) -> None:
+        """Hear of the batch `rows` of a later training step; samples that stay as they are need no preparation."""
+
+    def close(self) -> None:
+        """End what `prepare` began."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Settings for known data sets: those of the paper, and better ones for networks of as many connections.
+"""Settings for known data sets: those of the paper, and tuned ones for networks of as many connections.
 
 `get` returns a recipe, `names` what there is. `trulysparse train NAME --recipe tuned` uses the same ones.
 """

@@ -15,7 +15,10 @@ import copy
 from typing import Any
 
 SEQUENTIAL_DECAY = 2e-4
-NOTE = "Tables 1 and 7 of the paper; for data that it does not use, our choice."
+NOTE = (
+    "Tables 1 and 7 of the paper; for data that it does not use, our choice. Weight decay as in the authors' "
+    "sequential program, but none for images, as in their parallel one."
+)
 
 _PAPER: dict[str, dict[str, Any]] = {
     "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": SEQUENTIAL_DECAY, "decay": "paper"},

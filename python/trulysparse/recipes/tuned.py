@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Recipes that do better than the paper's settings with no more connections, each with how it was chosen."""
+"""Recipes chosen on held-out samples, with no more connections than the paper's, each with how it was chosen."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def _images(
 ) -> dict[str, dict[str, Any]]:
     """Return a recipe for images.
 
-    Connections that reach no further than a window about each neuron, made once: what any two pixels far apart say
-    together matters little, and an exchange with random connections to anywhere only loses what the window gained.
+    Connections that reach no further than a window about each neuron, made once: what a rule grows at random lies
+    anywhere.
     """
     return {
         "model": {

@@ -249,7 +249,7 @@ TABLE_5 = Table(
 )
 TABLE_OF_RECIPES = Table(
     "recipes",
-    "Recipes: the paper's settings and better ones, with no more connections",
+    "Recipes: the paper's settings and tuned ones, with no more connections",
     ("fashion_mnist", "cifar10"),
     _rows_of_recipes,
     render_accuracies,

@@ -94,7 +94,7 @@ def _render(table: Table, rows: Sequence[Row], results: Results, options: Option
                     "dataset": row.dataset,
                     "percentile": percentile,
                     "paper": {"accuracy": paper.accuracy, "connections": paper.end},
-                    "accuracy": {"mean": accuracy.mean, "deviation": accuracy.deviation, "count": accuracy.count},
+                    "accuracy": accuracy.to_json(),
                     "connections": connections.mean,
                     "why": "",
                 }

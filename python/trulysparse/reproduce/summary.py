@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 __all__ = ["Accuracy", "Spread", "Summary", "accuracy_of", "converged", "summarize"]
@@ -76,6 +76,10 @@ class Spread:
         mean = f"{100 * self.mean:.2f}"
         return mean if self.count == 1 else f"{mean} ± {100 * self.deviation:.2f}"
 
+    def to_json(self) -> dict[str, float]:
+        """Return it as JSON-able values."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -123,7 +127,7 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
         spreads = {
-            key: None if value is None else {"mean": value.mean, "deviation": value.deviation, "count": value.count}
+            key: None if value is None else value.to_json()
             for key, value in (
                 ("best", self.best),
                 ("last", self.last),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ def cases_of(rows: Sequence[Row], seeds: int) -> list[Case]:
     for seed in range(max([seeds, *(row.seeds or 0 for row in rows)])):
         for row in rows:
             if row.case is not None and seed < (seeds if row.seeds is None else row.seeds):
-                case = Case(row.case.dataset, row.case.settings, seed)
+                case = replace(row.case, seed=seed)
                 found.setdefault(case.name, case)
     return list(found.values())
 

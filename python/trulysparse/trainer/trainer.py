@@ -581,7 +581,6 @@ class Trainer:
         augment = self.augment
         if self.standardize != "augmented" or augment is None or hasattr(X, "tocsr"):  # augmented CSR is refused later
             return InputScaling.fit(X, rows=rows, common=self.standardize == "global")
-        augment.check(self.net.sizes[0])
 
         def changed(some: NDArray[np.int64]) -> NDArray[Any]:
             return augment.apply(X, some, seed=self.seed, step=0, threads=self.threads)
