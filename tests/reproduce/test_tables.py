@@ -191,6 +191,10 @@ def test_weight_decay_and_how_it_was_chosen_is_said(options: Options) -> None:
         assert "--set optimizer.weight_decay=0.0002 gives the other form" in line
     assert "Parallel rows have no weight decay, as the paper's parallel program." in said["table3"]
     assert not any("Parallel rows" in line for line in said["table2"])
+    told = replace(options, datasets=("madelon",), changes={"optimizer.weight_decay": 0.0})
+    changed = _render("table2", told)[1]["remarks"]
+    assert "Settings other than the paper's: optimizer.weight_decay = 0.0." in changed
+    assert not any("No weight decay" in line for line in changed)  # nobody but the user chose that
 
 
 def test_both_decays_shows_the_runs_of_the_other_form_that_are_there(options: Options, keep: Keep) -> None:

@@ -85,7 +85,7 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
         said.append(f"Settings other than the paper's: {changes}.")
     sequential = [case for case in cases if case.strategy == "sequential"]
     without = sorted({case.dataset for case in sequential if not case.settings["optimizer"].get("weight_decay")})
-    if without:
+    if without and "optimizer.weight_decay" not in options.changes:
         said.append(
             f"No weight decay: {', '.join(source(name).title for name in without)}. The paper names 2e-4, its "
             "sequential program takes that off every step, its parallel program has 0. For these data we chose 0 with "
