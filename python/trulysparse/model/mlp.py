@@ -387,6 +387,17 @@ class SparseMLP(Predictor):
             raise CheckpointError(f"the network in the file is damaged: {error}") from error
         return net
 
+    def take_layers(self, other: SparseMLP) -> None:
+        """Have the arrays of `other`, a network of the same shape, in place of those that were here.
+
+        Parameters
+        ----------
+        other : SparseMLP
+            Its arrays are not copied: use it no more.
+        """
+        for layer, new in zip(self.layers, other.layers, strict=True):
+            layer.replace(new.pattern, new.values, new.bias, new.activation_parameters)
+
     @property
     def _trained_activations(self) -> bool:
         return any(layer.activation_apart for layer in self.layers)

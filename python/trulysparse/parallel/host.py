@@ -63,9 +63,6 @@ class Host(Protocol):
     def take_result(self, tensors: dict[str, Any]) -> None:
         """Take over the trained network and the history that rank 0 sent."""
 
-    def empty_network(self) -> None:
-        """Leave this process a network without connections."""
-
     def note_with(self, more: Callable[[], dict[str, Any]]) -> None:
         """Have a function add to the notes at the moment of a checkpoint."""
 

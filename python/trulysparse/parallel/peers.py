@@ -21,6 +21,7 @@ from trulysparse.model import SparseLayer, SparseMLP
 from trulysparse.model.progress import Progress
 from trulysparse.parallel import wire
 from trulysparse.parallel.batches import shard
+from trulysparse.parallel.board import empty_network
 from trulysparse.parallel.link import Floats, Link, Mean, Numbers, Sharing
 from trulysparse.parallel.report import ParallelReport, Tally
 from trulysparse.parallel.serverless import AllReduce, Decentralized, Serverless
@@ -122,7 +123,7 @@ class Peer(ABC, Generic[S]):
         tensors = wire.broadcast_tensors(world, tensors)
         with world.together("taking over the network of rank 0"):
             if not main:
-                _replace(engine.net, SparseMLP.from_tensors(tensors, told["network"]))
+                engine.net.take_layers(SparseMLP.from_tensors(tensors, told["network"]))
                 engine.state = restore_state(engine.net, engine.optimizer, self.run.topology, tensors, told["counters"])
         self._stopped = told["stopped"]
         host.notes["workers"] = self.workers
@@ -137,7 +138,7 @@ class Peer(ABC, Generic[S]):
         self.link.share([0.0])  # rank 0 may fail there, and tells
         if self.signal or not self.strategy.broadcast:
             if not main:
-                host.empty_network()  # it may not be what rank 0 ended with
+                empty_network(self.engine.net)  # it may not be what rank 0 ended with
             return
         tensors = None
         if main:
@@ -428,11 +429,6 @@ def partner(seed: int, number: int, rank: int, size: int) -> int | None:
     order = _kernels.shuffle(size, seed=seed, purpose="worker", layer=_PAIRING, step=number).tolist()
     place = order.index(rank) ^ 1
     return order[place] if place < size else None
-
-
-def _replace(net: SparseMLP, other: SparseMLP) -> None:
-    for layer, new in zip(net.layers, other.layers, strict=True):
-        layer.replace(new.pattern, new.values, new.bias, new.activation_parameters)
 
 
 def _crc(arrays: list[NDArray[Any]]) -> int:

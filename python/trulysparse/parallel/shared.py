@@ -17,7 +17,7 @@ from trulysparse.engine import Engine, Parameters, TrainState
 from trulysparse.errors import ParallelError
 from trulysparse.model import SparseMLP
 from trulysparse.parallel import wire
-from trulysparse.parallel.board import Board, ModelStore, next_count, own_layer, own_network
+from trulysparse.parallel.board import Board, ModelStore, empty_network, next_count, own_layer, own_network
 from trulysparse.parallel.transport import Client, Do, Order, Said, Server, Update
 from trulysparse.parallel.world import World, check_shm, mark_told
 from trulysparse.topology import TopologyDelta
@@ -271,6 +271,7 @@ class SharedClient(Client):
         self._heard = next_count(self._heard)
         order = Order.read(board.orders[self._worker])
         if order.kind == Do.REMAP:
+            empty_network(self._engine.net)  # until the next batch, if one comes: its arrays are about to go
             self.free_model()
             self.open_model()
             return None

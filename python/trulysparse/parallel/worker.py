@@ -16,6 +16,7 @@ from trulysparse.errors import DivergenceError, ParallelError
 from trulysparse.model.progress import Progress
 from trulysparse.parallel import wire
 from trulysparse.parallel.batches import shard
+from trulysparse.parallel.board import empty_network
 from trulysparse.parallel.master import FINAL_TAG, GATHER_TAG, STATE_TAG
 from trulysparse.parallel.transport import Do, Order, Said, Update
 from trulysparse.parallel.transports import open_client
@@ -89,7 +90,7 @@ class Worker:
             self.engine.seed = self.host.seed
             self.host.end_worker(averaged=self._averaged)
             if not self._keeps:
-                self.host.empty_network()  # what it holds may lie in memory that goes, or is one worker's alone
+                empty_network(self.engine.net)  # what it holds may lie in memory that goes, or is one worker's alone
             self.engine.own_gradient()
             client.close()
 

@@ -117,12 +117,6 @@ class TrainerHost:
         state.step, state.epoch = self.epochs * trainer.steps_per_epoch, len(rows)
         trainer.take_over(state, rows)
 
-    def empty_network(self) -> None:
-        net = self._trainer.net
-        self._replace_network(net.outline(net.to_config()).to_tensors()[0])
-
     def _replace_network(self, tensors: Mapping[str, Any]) -> None:
         net = self._trainer.net
-        other = SparseMLP.from_tensors(tensors, net.to_tensors()[1])
-        for layer, new in zip(net.layers, other.layers, strict=True):
-            layer.replace(new.pattern, new.values, new.bias, new.activation_parameters)
+        net.take_layers(SparseMLP.from_tensors(tensors, {"config": net.to_config()}))
