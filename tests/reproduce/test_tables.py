@@ -17,7 +17,7 @@ import trulysparse as ts
 from trulysparse.bench import records
 from trulysparse.data import files as data_files
 from trulysparse.errors import CheckpointError, ConfigError
-from trulysparse.reproduce import accuracy_tables, flow_figure
+from trulysparse.reproduce import accuracy_tables
 from trulysparse.reproduce.cases import RELU, REVISION, Case, comparable, make_case
 from trulysparse.reproduce.catalog import TABLES, find_table
 from trulysparse.reproduce.collect import collect
@@ -276,19 +276,6 @@ def test_figure_5_is_the_mean_flow_over_seeds_in_figures_and_a_picture(options: 
     assert "| Madelon | ReLU | 0.1 | 0.2 | 0.3 | 0.4 | 2 |" in text
     assert "| Madelon | All-ReLU (0.5) | 0.1 | 0.1 | 0.2 | 0.2 | 1 |" in text  # the first epoch is the first half
     assert (options.out / "figure5.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_figure_5_without_matplotlib_has_its_figures(
-    options: Options, keep: Keep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def no_figure(*_: Any) -> None:
-        raise ImportError("drawing needs matplotlib")
-
-    monkeypatch.setattr(flow_figure, "figure", no_figure)
-    keep(make_case("madelon"), [0.5, 0.6])
-    text, _ = _render("figure5", Options(places=options.places, out=options.out, datasets=("madelon",)))
-    assert "0.1" in text and "![" not in text
-    assert capsys.readouterr().err == "figure5.png skipped: drawing needs matplotlib\n"
 
 
 def test_collected_results_are_small_lines_and_each_once(tmp_path: Path, keep: Keep) -> None:

@@ -9,7 +9,19 @@ from typing import Any
 
 from trulysparse._files import replacing
 
-__all__ = ["figure", "write_png"]
+__all__ = ["figure", "line_look", "write_png"]
+
+# The palette of Okabe and Ito, which the colour-blind can tell apart; yellow is too pale for a line.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+_STYLES = ("-", "--", "-.", ":")
+
+
+def line_look(number: int) -> dict[str, Any]:
+    """Return colour and dashes: both change, so that no two of the first 28 lines look alike."""
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "linestyle": _STYLES[(number // len(_COLOURS)) % len(_STYLES)],
+    }
 
 
 def figure(what: str, size: tuple[float, float]) -> Any:

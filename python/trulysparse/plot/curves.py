@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse.errors import ConfigError, DataError
-from trulysparse.plot.canvas import figure, write_png
+from trulysparse.plot.canvas import figure, line_look, write_png
 
 if TYPE_CHECKING:
     from trulysparse.trainer.history import History
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 _Values: TypeAlias = NDArray[np.float64]
 
 _AXES = {"epoch": "epoch", "seconds": "seconds of training and evolution"}
-# The palette of Okabe and Ito, which the colour-blind can tell apart; yellow is too pale for a line.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-_STYLES = ("-", "--", "-.", ":")
 _LONGEST_NAME = 32
 _INCHES_A_NAME = 0.19
 
@@ -162,16 +159,8 @@ def _measured(name: str, history: History, metric: str, x: str) -> dict[int, tup
     return found
 
 
-def _look(number: int) -> dict[str, Any]:
-    """Return colour and dashes: both change, so that no two of the first 28 lines look alike."""
-    return {
-        "color": _COLOURS[number % len(_COLOURS)],
-        "linestyle": _STYLES[(number // len(_COLOURS)) % len(_STYLES)],
-    }
-
-
 def _draw(axis: Any, curve: _Curve, number: int) -> None:
-    look = _look(number)
+    look = line_look(number)
     marker = "o" if len(curve.x) == 1 else None
     axis.plot(curve.x, curve.mean, linewidth=1.5, marker=marker, **look)
     if curve.runs > 1:

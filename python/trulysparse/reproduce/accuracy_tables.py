@@ -14,6 +14,7 @@ from trulysparse.reproduce.cases import PAPER_EPOCHS, RELU, Case, recipe_case
 from trulysparse.reproduce.datasets import source
 from trulysparse.reproduce.files import find_mpiexec
 from trulysparse.reproduce.paper import NO_FIGURE, TABLE2, TABLE2_DENSE, TABLE3, TABLE5
+from trulysparse.reproduce.pictures import draw_accuracies, draw_slopes, picture_of
 from trulysparse.reproduce.remarks import remarks
 from trulysparse.reproduce.summary import Summary
 from trulysparse.reproduce.table import Options, Results, Row, Table, number, page
@@ -187,7 +188,8 @@ def render_accuracies(
                 "why": row.why,
             }
         )
-    return page(table, header, lines, data, remarks(rows, results, options))
+    picture = picture_of(table, rows, results, options)
+    return page(table, header, lines, data, remarks(rows, results, options), picture=picture)
 
 
 def _columns(row: Row, summary: Summary | None) -> list[str]:
@@ -229,6 +231,7 @@ TABLE_2 = Table(
     _rows_of_table2,
     render_accuracies,
     ("activation", "importance pruning"),
+    draw=draw_accuracies,
 )
 TABLE_3 = Table(
     "table3",
@@ -237,6 +240,7 @@ TABLE_3 = Table(
     _rows_of_table3,
     render_accuracies,
     ("strategy", "workers", "importance pruning"),
+    draw=draw_accuracies,
 )
 TABLE_5 = Table(
     "table5",
@@ -246,6 +250,7 @@ TABLE_5 = Table(
     render_accuracies,
     ("activation",),
     ("Of the paper's figures those of slopes other than 0.6 are read off its text.",),
+    draw_slopes,
 )
 TABLE_OF_RECIPES = Table(
     "recipes",
@@ -258,4 +263,5 @@ TABLE_OF_RECIPES = Table(
         "Tuned recipes were chosen on samples held out of the training part, never on the test part; they train on all "
         "of it here. `--set` changes the rows with the paper's settings only.",
     ),
+    draw_accuracies,
 )

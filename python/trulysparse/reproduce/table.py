@@ -115,6 +115,8 @@ class Table:
         What stands above `Row.cells`.
     notes : tuple of str
         What is said under the table before all else.
+    draw : callable or None
+        Returns the figure that stands above, None where there is nothing to draw.
     """
 
     name: str
@@ -124,6 +126,7 @@ class Table:
     render: Callable[[Table, Sequence[Row], Results, Options], tuple[str, dict[str, Any]]] = field(repr=False)
     heads: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    draw: Callable[[Table, Sequence[Row], Results], Any] | None = field(default=None, repr=False)
 
     def all_rows(self, options: Options, results: Results) -> list[Row]:
         """Return the rows of all data sets; a line for one that is absent, unless there are results of it."""
