@@ -22,7 +22,7 @@ RESULTS = grid.RESULTS / "recipe_choices.jsonl"
 Tables = dict[str, dict[str, Any]]
 
 HELD_OUT = {"fashion_mnist": 1 / 6, "cifar10": 0.1, "madelon": 0.2, "higgs": 0.2}
-EPOCHS = {"fashion_mnist": 60, "cifar10": 30, "madelon": 500, "higgs": 100}
+EPOCHS = {"fashion_mnist": 60, "cifar10": 30, "madelon": 2000, "higgs": 200}
 
 
 def _with(table: str, **entries: Any) -> Callable[[Tables], None]:
@@ -44,7 +44,14 @@ def _without(table: str) -> Callable[[Tables], None]:
 def _rate(factor: float) -> Callable[[Tables], None]:
     def change(tables: Tables) -> None:
         lr = tables["optimizer"]["lr"]
-        tables["optimizer"]["lr"] = lr | {"lr": lr["lr"] * factor}
+        tables["optimizer"]["lr"] = lr | {"lr": lr["lr"] * factor} if isinstance(lr, dict) else lr * factor
+
+    return change
+
+
+def _topology(**entries: Any) -> Callable[[Tables], None]:
+    def change(tables: Tables) -> None:
+        tables["topology"] = entries
 
     return change
 
@@ -69,9 +76,9 @@ VARIANTS: dict[str, Callable[[Tables], None]] = {
     "no dropout": _with("model", dropout=0.0),
     "ReLU": _with("model", activation={"name": "relu"}),
     "slopes that choose themselves": _with("model", activation={"name": "all_relu", "alpha": "auto"}),
-    "SET, 30 % an epoch to the end": _with("topology", name="set", drop_fraction=0.3, schedule="constant", end=1.0),
-    "SET, to 80 % of the run": _with("topology", name="set", drop_fraction=0.3, schedule="cosine", end=0.8),
-    "connections that stay": _with("topology", name="static"),
+    "SET, 30 % an epoch to the end": _topology(name="set", drop_fraction=0.3, schedule="constant", end=1.0),
+    "SET, to 80 % of the run": _topology(name="set", drop_fraction=0.3, schedule="cosine", end=0.8),
+    "connections that stay": _topology(name="static"),
     "connections to anywhere": _random_connections,
     "images as they are": _without("augment"),
     "weight decay 1e-4": _with("optimizer", weight_decay=1e-4, decay="l2"),
@@ -88,8 +95,6 @@ def tables_of(dataset: str, variant: str) -> Tables | None:
     tables["data"] = {"name": dataset}
     VARIANTS[variant](tables)
     tables.pop("data")
-    if tables["topology"]["name"] == "static":
-        tables["topology"] = {"name": "static"}
     return None if tables == plain and variant != "the recipe" else tables
 
 

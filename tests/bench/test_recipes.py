@@ -38,5 +38,5 @@ def test_every_variant_is_a_run_of_its_own(driver: ModuleType) -> None:
         for case in mine:
             RunTables(case["settings"]).check()
             recipe = Recipe.of(dataset, case["settings"])
-            n_features = 784 if dataset == "fashion_mnist" else 3072
-            recipe.trainer(recipe.network(n_features, 10), progress=False)
+            shape = {"fashion_mnist": (784, 10), "cifar10": (3072, 10), "madelon": (500, 2), "higgs": (28, 2)}[dataset]
+            recipe.trainer(recipe.network(*shape), progress=False)

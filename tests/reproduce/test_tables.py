@@ -98,11 +98,12 @@ def test_tables_share_runs(options: Options) -> None:
 
 def test_the_table_of_recipes_has_the_papers_settings_and_the_tuned_ones(options: Options) -> None:
     rows = _rows("recipes", options)
-    assert [row.cells[0] for row in rows] == ["the paper's", "tuned recipe"] * 2
-    for paper, tuned in zip(rows[::2], rows[1::2], strict=True):
-        assert paper.case is not None and tuned.case is not None
-        assert paper.case in cases_of(_rows("table2", options), 1)
+    assert [row.cells[0] for row in rows] == ["the paper's", "the paper's, importance pruning", "tuned recipe"] * 4
+    for paper, pruned, tuned in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
+        assert paper.case is not None and pruned.case is not None and tuned.case is not None
+        assert {paper.case.name, pruned.case.name} <= {case.name for case in cases_of(_rows("table2", options), 1)}
         assert paper.paper == TABLE2[paper.dataset, "all_relu", False] and tuned.paper.accuracy is None
+        assert pruned.paper == TABLE2[paper.dataset, "all_relu", True]
         recipe = ts.recipes.get(tuned.dataset)
         assert tuned.case.epochs == recipe.epochs and tuned.case.settings == recipe.tables
     short = _rows("recipes", replace(options, epochs=3))

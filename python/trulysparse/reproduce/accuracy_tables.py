@@ -154,10 +154,12 @@ def _rows_of_table5(dataset: str, options: Options, results: Results) -> list[Ro
 
 
 def _rows_of_recipes(dataset: str, options: Options, results: Results) -> list[Row]:
-    """Set the tuned recipe beside the paper's settings with All-ReLU."""
-    paper = options.case(dataset, augment=augmented(dataset, options))
-    figure = results.beside(paper, TABLE2.get((dataset, "all_relu", False)))
-    rows = [Row(dataset, ("the paper's", activation_title(paper.settings["model"]["activation"])), paper, figure)]
+    """Set the tuned recipe beside the paper's settings with All-ReLU, without and with importance pruning."""
+    rows = []
+    for pruning, title in ((False, "the paper's"), (True, "the paper's, importance pruning")):
+        paper = options.case(dataset, pruning=pruning, augment=augmented(dataset, options))
+        figure = results.beside(paper, TABLE2.get((dataset, "all_relu", pruning)))
+        rows.append(Row(dataset, (title, activation_title(paper.settings["model"]["activation"])), paper, figure))
     if dataset in recipes.names("tuned"):
         tuned = recipe_case(dataset, epochs=None if options.epochs == PAPER_EPOCHS else options.epochs)
         title = activation_title(tuned.settings["model"]["activation"])
@@ -255,7 +257,7 @@ TABLE_5 = Table(
 TABLE_OF_RECIPES = Table(
     "recipes",
     "Recipes: the paper's settings and tuned ones, with no more connections",
-    ("fashion_mnist", "cifar10"),
+    ("higgs", "madelon", "fashion_mnist", "cifar10"),
     _rows_of_recipes,
     render_accuracies,
     ("settings", "activation"),
