@@ -26,7 +26,7 @@ def result_of(case: Case, accuracy: Sequence[float] = (0.5, 0.75, 0.7), **change
         )
     }  # fmt: skip
     curves["epoch"] = list(range(1, count + 1))
-    curves["connections"] = [100] * count
+    curves["connections"] = [100] * (count - 1) + [60]
     for key in ("test_accuracy", "first_half_accuracy", "second_half_accuracy"):
         curves[key] = list(accuracy)
     curves["gradient_flow"] = [0.1 * (epoch + 1) for epoch in range(count)]

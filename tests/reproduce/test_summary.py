@@ -18,6 +18,7 @@ def _curves(whole: list[Any], first: list[Any], second: list[Any]) -> dict[str, 
         "test_accuracy": whole,
         "first_half_accuracy": first,
         "second_half_accuracy": second,
+        "connections": [100] * (len(whole) - 1) + [60],
     }
 
 
@@ -25,6 +26,7 @@ def test_best_is_chosen_on_the_test_part_last_is_the_last_and_selected_on_the_ot
     found = accuracy_of(_curves([0.5, 0.7, 0.6], [0.9, 0.8, 0.5], [0.1, 0.6, 0.7]))
     assert found is not None
     assert (found.best, found.best_epoch, found.last) == (0.7, 2, 0.6)
+    assert (found.best_connections, found.best_in_the_end) == (100, 0.6)
     # the first half chooses epoch 1, judged 0.1 by the second; the second chooses epoch 3, judged 0.5 by the first
     assert found.selected == pytest.approx((0.1 + 0.5) / 2)
 

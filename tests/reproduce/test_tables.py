@@ -18,7 +18,7 @@ from trulysparse.bench import records
 from trulysparse.data import files as data_files
 from trulysparse.errors import CheckpointError, ConfigError
 from trulysparse.reproduce import accuracy_tables
-from trulysparse.reproduce.cases import RELU, REVISION, Case, comparable, make_case
+from trulysparse.reproduce.cases import RELU, REVISION, Case, comparable, make_case, recipe_case
 from trulysparse.reproduce.catalog import TABLES, find_table
 from trulysparse.reproduce.collect import collect
 from trulysparse.reproduce.datasets import SOURCES, Shape, fingerprint_of, locate, shape_of
@@ -267,6 +267,22 @@ def test_table_6_prunes_the_networks_of_table_2(tmp_path: Path) -> None:
     assert {name for name, _ in TABLE6} == {"leukemia", "higgs", "madelon", "fashion_mnist", "cifar10"}
 
 
+def test_a_best_epoch_from_before_the_pruning_is_said(options: Options, keep: Keep) -> None:
+    keep(make_case("madelon", pruning=True), [0.5, 0.8, 0.7])
+    keep(make_case("madelon", activation=RELU, pruning=True), [0.5, 0.6, 0.7])
+    said = [line for line in _render("table2", options)[1]["remarks"] if "pruned: the best epoch" in line]
+    assert said == [
+        "Madelon, All-ReLU (0.5), pruned: the best epoch is number 2 on average, with 100 connections. Of the epochs "
+        "with about as few as in the end (5 % more at most) the best has 70.00 %."
+    ]
+
+
+def test_settings_of_a_recipe_are_not_taken_for_the_papers(options: Options, keep: Keep) -> None:
+    keep(recipe_case("higgs"), [0.7])
+    told = Options(places=options.places, out=options.out, datasets=("higgs",))
+    assert not any("No weight decay" in line for line in _render("recipes", told)[1]["remarks"])
+
+
 def test_figure_5_is_the_mean_flow_over_seeds_in_figures_and_a_picture(options: Options, keep: Keep) -> None:
     keep(make_case("madelon", activation=RELU), [0.5, 0.6, 0.7, 0.8])
     keep(make_case("madelon", activation=RELU, seed=1), [0.5, 0.6, 0.7, 0.8, 0.8])
@@ -289,7 +305,8 @@ def test_collected_results_are_small_lines_and_each_once(tmp_path: Path, keep: K
     assert [line["case"]["seed"] for line in lines] == [0, 1]
     curves = lines[0]["curves"]
     assert curves["epoch"] == list(range(10, 501, 10)) and curves["test_accuracy"][-1] == 0.499
-    assert lines[0]["accuracy"] == {"best": 0.499, "last": 0.499, "selected": 0.499, "best_epoch": 500}
+    accuracy = {key: 0.499 for key in ("best", "last", "selected", "best_in_the_end")}
+    assert lines[0]["accuracy"] == accuracy | {"best_epoch": 500, "best_connections": 60}
     assert lines[0]["seconds"]["train"] == 500.0
 
 

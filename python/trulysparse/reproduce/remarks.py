@@ -10,9 +10,12 @@ from typing import Any
 from trulysparse.reproduce.cases import PAPER_EPOCHS, Case
 from trulysparse.reproduce.datasets import source
 from trulysparse.reproduce.paper import MACHINE
+from trulysparse.reproduce.summary import ABOUT
 from trulysparse.reproduce.table import Options, Results, Row
 
 __all__ = ["remarks", "union_seconds"]
+
+_CLEARLY_MORE = 1.1  # a run has clearly more connections than in the end
 
 
 def remarks(rows: Sequence[Row], results: Results, options: Options, *, accuracies: bool = True) -> list[str]:
@@ -32,6 +35,7 @@ def remarks(rows: Sequence[Row], results: Results, options: Options, *, accuraci
     said = [*_of_data(rows, results), *_of_slopes(runs), *_of_settings(cases, options), *_of_machines(runs)]
     if accuracies:
         said += [
+            *_of_best(rows, results),
             *_of_minutes(rows, results),
             *_of_elapsed(runs),
             "best: the best epoch, chosen on the test part, as the paper does; selected: chosen on one half of the "
@@ -40,6 +44,23 @@ def remarks(rows: Sequence[Row], results: Results, options: Options, *, accuraci
             "that the process had, its data included; of a parallel run what all its processes had when it ended, "
             "what they share once.",
         ]
+    return said
+
+
+def _of_best(rows: Sequence[Row], results: Results) -> list[str]:
+    """Say which best epochs had clearly more connections than the network has in the end."""
+    said = []
+    for row in rows:
+        summary = results.summary(row)
+        if summary is None or summary.best_in_the_end is None or not summary.end:
+            continue
+        if (summary.best_connections or 0.0) > _CLEARLY_MORE * summary.end:
+            said.append(
+                f"{source(row.dataset).title}, {', '.join(row.cells[:1])}, pruned: the best epoch is number "
+                f"{summary.best_epoch:,.0f} on average, with {summary.best_connections:,.0f} connections. Of "
+                f"the epochs with about as few as in the end ({100 * ABOUT:.0f} % more at most) the best has "
+                f"{summary.best_in_the_end.percent()} %."
+            )
     return said
 
 
@@ -84,7 +105,7 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
         changes = ", ".join(f"{key} = {value!r}" for key, value in options.changes.items())
         said.append(f"Settings other than the paper's: {changes}.")
     sequential = [case for case in cases if case.strategy == "sequential"]
-    without = sorted({case.dataset for case in sequential if not case.settings["optimizer"].get("weight_decay")})
+    without = sorted({case.dataset for case in sequential if _is_papers(case) and not _decays(case)})
     if without and "optimizer.weight_decay" not in options.changes:
         said.append(
             f"No weight decay: {', '.join(source(name).title for name in without)}. The paper names 2e-4, its "
@@ -95,7 +116,7 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
     images = {case.dataset for case in cases if source(case.dataset).image is not None}
     for dataset in sorted(images):
         title = source(dataset).title
-        if any("augment" in case.settings for case in cases):
+        if any("augment" in case.settings for case in cases if case.dataset == dataset and _is_papers(case)):
             said.append(
                 f"{title}: the paper's figures are with augmentation (rotation, shift, flip), beside which they stand."
             )
@@ -114,7 +135,7 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
             "train networks of their own no epoch is judged: best and selected are over the epochs before, and the "
             "averaged network; last is the averaged network.",
         ]
-        if not any(case.settings["optimizer"].get("weight_decay") for case in parallel):
+        if not any(_decays(case) for case in parallel):
             said.append("Parallel rows have no weight decay, as the paper's parallel program.")
         factors = sorted({case.settings["parallel"]["hot_start"] for case in parallel if _is_hot(case)})
         said += [
@@ -128,6 +149,15 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
                 "code, and of 20 every 10 epochs in sequential ones, as its sequential code."
             )
     return said
+
+
+def _is_papers(case: Case) -> bool:
+    """Whether settings are the paper's, not a recipe's."""
+    return case.settings["optimizer"].get("decay") == "paper"
+
+
+def _decays(case: Case) -> bool:
+    return bool(case.settings["optimizer"].get("weight_decay"))
 
 
 def _is_hot(case: Case) -> bool:

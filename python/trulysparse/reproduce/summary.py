@@ -9,7 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Accuracy", "Spread", "Summary", "accuracy_of", "converged", "summarize"]
+__all__ = ["ABOUT", "Accuracy", "Spread", "Summary", "accuracy_of", "converged", "summarize"]
+
+
+ABOUT = 0.05
+"""Part by which numbers of connections may differ that are called about the same."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,18 @@ class Accuracy:
         The epoch is chosen on one half of the test part and judged on the other, both ways, and averaged: no sample
         chooses the epoch that it judges, and none is taken from training.
     best_epoch : int
+    best_connections : int
+        In the best epoch.
+    best_in_the_end : float
+        Of the best epoch that has no more connections than the last, or `ABOUT` more.
     """
 
     best: float
     last: float
     selected: float
     best_epoch: int
+    best_connections: int
+    best_in_the_end: float
 
 
 def accuracy_of(curves: Mapping[str, Sequence[Any]]) -> Accuracy | None:
@@ -47,6 +57,7 @@ def accuracy_of(curves: Mapping[str, Sequence[Any]]) -> Accuracy | None:
             curves["test_accuracy"],
             curves["first_half_accuracy"],
             curves["second_half_accuracy"],
+            curves["connections"],
             strict=True,
         )
         if None not in row
@@ -54,8 +65,9 @@ def accuracy_of(curves: Mapping[str, Sequence[Any]]) -> Accuracy | None:
     if not rows:
         return None
     best = max(rows, key=lambda row: row[1])
+    few = max(row[1] for row in rows if row[4] <= (1 + ABOUT) * rows[-1][4])
     by_first, by_second = max(rows, key=lambda row: row[2]), max(rows, key=lambda row: row[3])
-    return Accuracy(best[1], rows[-1][1], (by_first[3] + by_second[2]) / 2, int(best[0]))
+    return Accuracy(best[1], rows[-1][1], (by_first[3] + by_second[2]) / 2, int(best[0]), int(best[4]), few)
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,10 @@ class Summary:
         Seeds of those whose loss stopped being finite; they are in no mean.
     best, last, selected : Spread or None
         Accuracies, see `Accuracy`; None if nothing was measured. All that follows is None if all runs diverged.
+    best_epoch, best_connections : float or None
+        Means over the best epochs.
+    best_in_the_end : Spread or None
+        See `Accuracy`.
     start, end : float or None
         Mean connections.
     biases : int
@@ -110,6 +126,9 @@ class Summary:
     best: Spread | None
     last: Spread | None
     selected: Spread | None
+    best_epoch: float | None
+    best_connections: float | None
+    best_in_the_end: Spread | None
     start: float | None
     end: float | None
     biases: int
@@ -131,6 +150,7 @@ class Summary:
             for key, value in (
                 ("best", self.best),
                 ("last", self.last),
+                ("best_in_the_end", self.best_in_the_end),
                 ("selected", self.selected),
                 ("minutes", self.minutes),
             )
@@ -139,6 +159,8 @@ class Summary:
             "seeds": list(self.seeds),
             "diverged": list(self.diverged),
             **spreads,
+            "best_epoch": self.best_epoch,
+            "best_connections": self.best_connections,
             "connections_start": self.start,
             "connections_end": self.end,
             "biases": self.biases,
@@ -175,6 +197,9 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> Summary:
         spread("best"),
         spread("last"),
         spread("selected"),
+        statistics.fmean(a.best_epoch for a in accuracies) if accuracies else None,
+        statistics.fmean(a.best_connections for a in accuracies) if accuracies else None,
+        spread("best_in_the_end"),
         mean("connections_start"),
         mean("connections_end"),
         int(results[0]["biases"]),
