@@ -305,7 +305,7 @@ def test_collected_results_are_small_lines_and_each_once(tmp_path: Path, keep: K
     assert [line["case"]["seed"] for line in lines] == [0, 1]
     curves = lines[0]["curves"]
     assert curves["epoch"] == list(range(10, 501, 10)) and curves["test_accuracy"][-1] == 0.499
-    accuracy = {key: 0.499 for key in ("best", "last", "selected", "best_in_the_end")}
+    accuracy = dict.fromkeys(("best", "last", "selected", "best_in_the_end"), 0.499)
     assert lines[0]["accuracy"] == accuracy | {"best_epoch": 500, "best_connections": 60}
     assert lines[0]["seconds"]["train"] == 500.0
 
