@@ -242,7 +242,7 @@ def test_retain_valid_updates_never_resurrects(run_mpi: Any) -> None:
     assert run_mpi(5, START + RETAIN).stdout == "never\n"
 
 
-REMAP = """
+SWELL = """
 from trulysparse.topology import TopologyDelta, register_topology
 
 @register_topology("swell")
@@ -254,7 +254,9 @@ class Swell(ts.Topology):
         if step % 8 == 0:
             return TopologyDelta(np.arange(layer.nnz) % 5 != 0)
         return TopologyDelta(None, signals.draw_missing(layer, layer.pattern, min(signals.room(layer), layer.nnz // 3)))
+"""
 
+REMAP = """
 from trulysparse.parallel.shared import SharedServer
 opened = []
 open_model = SharedServer.open_model
@@ -262,18 +264,6 @@ def counting(self, net, state):
     opened.append(net.connections)
     open_model(self, net, state)
 SharedServer.open_model = counting
-
-from trulysparse.parallel.shared import _Window
-free = _Window.free
-def nothing_left(self):
-    # memory that is given back holds nothing that could still be read, on any rank
-    for layer in run.net.layers:
-        pattern = layer.pattern
-        held = (pattern.row_ptr, pattern.col_idx, *pattern.transposed, layer.values, layer.bias,
-                *layer.activation_parameters.values())
-        assert not any(np.may_share_memory(array, self.memory) for array in held), (rank, layer.index)
-    free(self)
-_Window.free = nothing_left
 
 for strategy in (WASAP, WASSP):
     for phase_two in (0.0, 0.4):
@@ -300,7 +290,103 @@ if rank == 0:
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_a_network_that_outgrows_its_memory_moves(run_mpi: Any, ranks: int) -> None:
-    assert run_mpi(ranks, START + REMAP).stdout == "moved\n"
+    assert run_mpi(ranks, START + SWELL + REMAP).stdout == "moved\n"
+
+
+GONE = """
+from trulysparse.errors import ParallelError
+from trulysparse.parallel import shared
+from trulysparse.parallel.board import ModelStore
+from trulysparse.parallel.shared import _Window
+
+def held():
+    # all arrays that a rank's run could still read
+    engine = run._engine
+    slots = [engine.state.weight_slots, engine.state.bias_slots]
+    for own in engine.state.activation_slots:
+        slots.append(own.values())
+    yield from (array for each in slots for named in each for array in named.values())
+    for layer in run.net.layers:
+        pattern = layer.pattern
+        yield from (pattern.row_ptr, pattern.col_idx, *pattern.transposed, layer.values, layer.bias)
+        yield from layer.activation_parameters.values()
+    yield engine.gradient.flat
+    if engine.flat is not None:
+        yield from (engine.flat.values, *engine.flat.slots.values())
+
+freed = 0
+free = _Window.free
+def nothing_left(self):
+    global freed
+    freed += 1
+    assert not any(np.may_share_memory(array, self.memory) for array in held()), rank
+    free(self)
+_Window.free = nothing_left
+
+fails_at, calls = 0, {}
+def at_times(name, do):
+    # fails at one of the first moves
+    def wrapper(*arguments):
+        calls[name] = calls.get(name, 0) + 1
+        if fails_at == (name, calls[name]):
+            raise MemoryError("no room")
+        return do(*arguments)
+    return wrapper
+shared.check_shm = at_times("check", shared.check_shm)
+ModelStore.take_in = at_times("take", ModelStore.take_in)
+
+for strategy in (WASAP, WASSP):
+    for phase_two in (0.0, 0.4):
+        for fails_at in (None, ("check", 2), ("take", 2), ("take", 5)):
+            calls.clear()
+            run = trainer(network(ts.PReLU()), parallel=strategy(phase_two=phase_two, transport="shared"),
+                          topology=Swell(), optimizer=ts.SGD(lr=0.01, momentum=0.9))
+            try:
+                run.fit(X, y, epochs=5, validation=0.1)
+            except (MemoryError, ParallelError) as error:
+                assert fails_at and "no room" in str(error), (fails_at, error)
+            else:
+                assert not fails_at
+            assert run.net.predict(X[:3]).shape == (3,)
+            assert np.isfinite(run.net.layers[0].values).all()
+assert freed > 8 * 4, freed
+if rank == 0:
+    print("gone")
+"""
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_nothing_points_at_memory_that_is_gone(run_mpi: Any, ranks: int) -> None:
+    assert run_mpi(ranks, START + SWELL + GONE).stdout == "gone\n"
+
+
+COMPACTED = """
+class Stop(ts.Callback):
+    # ends the run in the middle of an epoch, when neurons have been taken out
+    def on_evolution(self, trainer, report):
+        if trainer.net.sizes != sizes:
+            trainer.stop("enough")
+
+pruning = ts.ImportancePruning(30, start=1, period=1, remove_outgoing=True, compact=True)
+sizes = network().sizes
+cases = [(WASAP(phase_two=0, transport=transport), (ts.EarlyStopping(mode="max", patience=2),))
+         for transport in ("shared", "messages")]
+cases += [(WASSP(phase_two=0, transport=transport), (Stop(),)) for transport in ("shared", "messages")]
+cases += [(ts.parallel.AllReduce(), (ts.EarlyStopping(mode="max", patience=2),))]
+for strategy, callbacks in cases:
+    run = trainer(parallel=strategy, pruning=pruning, callbacks=callbacks)
+    run.fit(X, y, epochs=8, validation=0.1)
+    mine = arrays(run.net)
+    assert all(differences(mine, other) == [] for other in comm.allgather(mine)), strategy
+    assert comm.allgather(run.net.sizes) == [run.net.sizes] * (workers + 1)
+    assert np.array_equal(*[comm.bcast(run.net.predict(X), root=k) for k in (0, workers)])
+if rank == 0:
+    print("all")
+"""
+
+
+def test_a_network_of_fewer_neurons_is_everywhere(run_mpi: Any) -> None:
+    assert run_mpi(3, START + COMPACTED).stdout == "all\n"
 
 
 EVERYWHERE = """

@@ -388,15 +388,19 @@ class SparseMLP(Predictor):
         return net
 
     def take_layers(self, other: SparseMLP) -> None:
-        """Have the arrays of `other`, a network of the same shape, in place of those that were here.
+        """Have the arrays of `other` in place of those that were here.
 
         Parameters
         ----------
         other : SparseMLP
-            Its arrays are not copied: use it no more.
+            With as many layers; their sizes may differ. Its arrays are not copied: use it no more.
         """
         for layer, new in zip(self.layers, other.layers, strict=True):
             layer.replace(new.pattern, new.values, new.bias, new.activation_parameters)
+
+    def drop_connections(self) -> None:
+        """Leave the network without any connection, and without the arrays that it had."""
+        self.take_layers(self.outline(self.to_config()))
 
     @property
     def _trained_activations(self) -> bool:

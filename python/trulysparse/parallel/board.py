@@ -287,11 +287,6 @@ def own_layer(layer: SparseLayer) -> None:
     layer.replace(layer.pattern.lasting(), _own(layer.values), _own(layer.bias), trained)
 
 
-def empty_network(net: SparseMLP) -> None:
-    """Leave a network without connections: what it holds lies in memory that goes, or is not what all agreed on."""
-    net.take_layers(net.outline(net.to_config()))
-
-
 def _own(array: NDArray[np.float32]) -> NDArray[np.float32]:
     copy = _kernels.aligned_empty(array.size)
     copy[...] = array

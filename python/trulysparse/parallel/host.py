@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import numpy as np
+
 from trulysparse.engine import Evolution, Run
+from trulysparse.model import SparseMLP
+
+
+def pack_result(net: SparseMLP, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a network and the rows of its history as arrays by name, which `Host.take_result` understands."""
+    tensors, network = net.to_tensors()
+    plain = {"network": network, "history": rows}
+    return tensors | {name: np.frombuffer(json.dumps(value).encode(), np.uint8) for name, value in plain.items()}
 
 
 class Host(Protocol):
@@ -61,7 +72,7 @@ class Host(Protocol):
         """Save, and tell the callbacks that the run is over; once."""
 
     def take_result(self, tensors: dict[str, Any]) -> None:
-        """Take over the trained network and the history that rank 0 sent."""
+        """Take over what `pack_result` made on rank 0; the network may have fewer neurons than the one here."""
 
     def note_with(self, more: Callable[[], dict[str, Any]]) -> None:
         """Have a function add to the notes at the moment of a checkpoint."""

@@ -23,6 +23,7 @@ from trulysparse.model.progress import Progress
 from trulysparse.parallel import wire
 from trulysparse.parallel.average import average_layers
 from trulysparse.parallel.batches import Batches, Ticket
+from trulysparse.parallel.host import pack_result
 from trulysparse.parallel.report import ParallelReport, Tally
 from trulysparse.parallel.transport import Do, Order, Said, Server, Update
 from trulysparse.parallel.transports import open_server
@@ -109,11 +110,10 @@ class Master:
             self.server.send(worker, order)
         self.world.broken = bool(self.server.lost)
         if gives:
-            tensors, _ = self.engine.net.to_tensors()
-            history = np.frombuffer(json.dumps(self.host.history_rows).encode(), np.uint8)
+            result = pack_result(self.engine.net, self.host.history_rows)
             for worker in self.server.living:
                 with self._mourned(worker):
-                    wire.send_tensors(self.world, tensors | {"history": history}, worker + 1, FINAL_TAG)
+                    wire.send_tensors(self.world, result, worker + 1, FINAL_TAG)
 
     @contextmanager
     def _mourned(self, worker: int) -> Iterator[None]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import zlib
@@ -21,7 +20,7 @@ from trulysparse.model import SparseLayer, SparseMLP
 from trulysparse.model.progress import Progress
 from trulysparse.parallel import wire
 from trulysparse.parallel.batches import shard
-from trulysparse.parallel.board import empty_network
+from trulysparse.parallel.host import pack_result
 from trulysparse.parallel.link import Floats, Link, Mean, Numbers, Sharing
 from trulysparse.parallel.report import ParallelReport, Tally
 from trulysparse.parallel.serverless import AllReduce, Decentralized, Serverless
@@ -138,13 +137,10 @@ class Peer(ABC, Generic[S]):
         self.link.share([0.0])  # rank 0 may fail there, and tells
         if self.signal or not self.strategy.broadcast:
             if not main:
-                empty_network(self.engine.net)  # it may not be what rank 0 ended with
+                self.engine.net.drop_connections()  # it may not be what rank 0 ended with
             return
-        tensors = None
-        if main:
-            history = np.frombuffer(json.dumps(host.history_rows).encode(), np.uint8)
-            tensors = self.engine.net.to_tensors()[0] | {"history": history}
-        tensors = wire.broadcast_tensors(self.world, tensors)
+        result = pack_result(self.engine.net, host.history_rows) if main else None
+        tensors = wire.broadcast_tensors(self.world, result)
         if not main:
             host.take_result(tensors)
 

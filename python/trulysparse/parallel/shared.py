@@ -17,7 +17,7 @@ from trulysparse.engine import Engine, Parameters, TrainState
 from trulysparse.errors import ParallelError
 from trulysparse.model import SparseMLP
 from trulysparse.parallel import wire
-from trulysparse.parallel.board import Board, ModelStore, empty_network, next_count, own_layer, own_network
+from trulysparse.parallel.board import Board, ModelStore, next_count, own_layer, own_network
 from trulysparse.parallel.transport import Client, Do, Order, Said, Server, Update
 from trulysparse.parallel.world import World, check_shm, mark_told
 from trulysparse.topology import TopologyDelta
@@ -109,12 +109,12 @@ class SharedServer(Server):
         self._world.broadcast_json(plan)
         self._window = _Window(self._world, n_bytes)
         self._model = ModelStore(plan, self._window.memory)
-        for layer in net.layers:
-            self._model.take_in(net, state, layer.index)
-        self._engine.flat = self._model.flat()
-        self._measure(net)
-        self.has_model = True
-        self._world.barrier()
+        self.has_model = True  # from the first layer on that lies there, should the next one fail
+        with self._world.together("moving the model to shared memory"):
+            for layer in net.layers:
+                self._model.take_in(net, state, layer.index)
+            self._engine.flat = self._model.flat()
+            self._measure(net)
 
     def settle(self, net: SparseMLP, state: TrainState, index: int, delta: TopologyDelta) -> None:
         if self._model is not None and self._model.fits(net):
@@ -241,7 +241,8 @@ class SharedClient(Client):
         plan: dict[str, Any] = self._world.broadcast_json(None)
         self._window = _Window(self._world, ModelStore.nbytes(plan))
         self._model = ModelStore(plan, self._window.memory)
-        self._world.barrier()
+        with self._world.together("moving the model to shared memory"):
+            pass
         self._version = -1
 
     def receive(self) -> Order:
@@ -271,7 +272,8 @@ class SharedClient(Client):
         self._heard = next_count(self._heard)
         order = Order.read(board.orders[self._worker])
         if order.kind == Do.REMAP:
-            empty_network(self._engine.net)  # until the next batch, if one comes: its arrays are about to go
+            self._engine.net.drop_connections()  # until the next batch, if one comes: its arrays are about to go
+            self._engine.own_gradient()
             self.free_model()
             self.open_model()
             return None

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trulysparse import _kernels
-from trulysparse.engine import restore_state, state_tensors
+from trulysparse.engine import TrainState, restore_state, state_tensors
 from trulysparse.errors import DivergenceError, ParallelError
 from trulysparse.model.progress import Progress
 from trulysparse.parallel import wire
 from trulysparse.parallel.batches import shard
-from trulysparse.parallel.board import empty_network
 from trulysparse.parallel.master import FINAL_TAG, GATHER_TAG, STATE_TAG
 from trulysparse.parallel.transport import Do, Order, Said, Update
 from trulysparse.parallel.transports import open_client
@@ -90,9 +89,15 @@ class Worker:
             self.engine.seed = self.host.seed
             self.host.end_worker(averaged=self._averaged)
             if not self._keeps:
-                empty_network(self.engine.net)  # what it holds may lie in memory that goes, or is one worker's alone
+                self._give_up()
             self.engine.own_gradient()
             client.close()
+
+    def _give_up(self) -> None:
+        """Keep nothing: what is here may lie in memory that goes, or is one worker's alone."""
+        engine = self.engine
+        engine.net.drop_connections()
+        engine.state = TrainState.fresh(engine.net, engine.optimizer, self.run.topology)
 
     def _finish(self, order: Order) -> None:
         """Take the trained network, if it comes."""

@@ -94,7 +94,7 @@ class TrainerHost:
             notes = metadata.get("parallel", {})
             if any(notes.get(key) != trainer.notes[key] for key in ("run", "worker", "local_from")):
                 return False
-            self._replace_network(tensors)
+            trainer.net.take_layers(SparseMLP.from_tensors(tensors, metadata["network"]))
             state = restore_state(trainer.net, trainer.optimizer, trainer.topology, tensors, metadata["state"])
         trainer.take_over(state, metadata["history"])
         return True
@@ -109,14 +109,10 @@ class TrainerHost:
         trainer.notes.clear()
 
     def take_result(self, tensors: dict[str, Any]) -> None:
-        """Take over the trained network and the history."""
-        rows = json.loads(tensors.pop("history").tobytes())
-        self._replace_network(tensors)
+        """Take over the trained network and the history; see `pack_result`."""
+        network, rows = (json.loads(tensors.pop(name).tobytes()) for name in ("network", "history"))
         trainer = self._trainer
+        trainer.net.take_layers(SparseMLP.from_tensors(tensors, network))
         state = TrainState.fresh(trainer.net, trainer.optimizer, trainer.topology)
         state.step, state.epoch = self.epochs * trainer.steps_per_epoch, len(rows)
         trainer.take_over(state, rows)
-
-    def _replace_network(self, tensors: Mapping[str, Any]) -> None:
-        net = self._trainer.net
-        net.take_layers(SparseMLP.from_tensors(tensors, {"config": net.to_config()}))
