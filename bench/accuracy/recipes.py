@@ -3,8 +3,9 @@
 
     python bench/accuracy/recipes.py --data DIR [--dataset fashion_mnist] [--epochs N] [--seeds 2]
 
-The recipes of `trulysparse.recipes` were chosen so: a part of the training samples is held out and judged after every
-epoch; the test part is never read. Appends to bench/results/recipe_choices.jsonl and writes recipe_choices.md.
+The recipes of `trulysparse.recipes` were chosen so (Madelon's with five such parts in turn): a part of the training
+samples is held out and judged after every epoch; the test part is never read. Appends to
+bench/results/recipe_choices.jsonl and writes recipe_choices.md.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def tables_of(dataset: str, variant: str) -> Tables | None:
     """Return the settings of a variant; None where it is the recipe itself or does not apply."""
     tables = copy.deepcopy(ts.recipes.get(dataset).tables)
     plain = copy.deepcopy(tables)
-    if variant == "connections to anywhere" and "density" not in tables["model"]:
+    if variant == "connections to anywhere" and tables["model"]["density"]["name"] != "receptive_fields":
         return None
     tables["data"] = {"name": dataset}
     VARIANTS[variant](tables)

@@ -333,3 +333,22 @@ def test_a_network_can_be_copied_and_pickled() -> None:
         np.testing.assert_array_equal(twin.predict_proba(X), expected)
         twin.layers[0].values[...] = 0
         np.testing.assert_array_equal(net.predict_proba(X), expected)
+
+
+def test_a_network_takes_the_layers_of_another_of_other_sizes() -> None:
+    net, other = build(), build((12, 9, 20, 5), seed=4)
+    expected, versions = other.predict_proba(X), [layer.version for layer in net.layers]
+    net.take_layers(other)
+    assert net.sizes == (12, 9, 20, 5) and net.layers[0].values is other.layers[0].values
+    assert all(layer.version > version for layer, version in zip(net.layers, versions, strict=True))
+    np.testing.assert_array_equal(net.predict_proba(X), expected)
+
+
+def test_a_network_that_drops_its_connections_keeps_its_shape_and_nothing_else() -> None:
+    net = build(activation="srelu")
+    arrays = [array for layer in net.layers for array in (layer.values, layer.bias, layer.pattern.row_ptr)]
+    net.drop_connections()
+    assert net.sizes == (12, 30, 20, 5) and net.connections == 0
+    now = [array for layer in net.layers for array in (layer.values, layer.bias, layer.pattern.row_ptr)]
+    assert not any(np.may_share_memory(a, b) for a in arrays for b in now)
+    np.testing.assert_allclose(net.predict_proba(X), 0.2, rtol=1e-6)

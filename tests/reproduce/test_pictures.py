@@ -46,7 +46,37 @@ def test_a_picture_has_the_mean_curve_of_every_row_that_has_runs_in_percent(opti
     assert axis.get_title() == "Madelon" and set(lines) == {"ReLU", "All-ReLU (0.5), importance pruning"}
     assert np.allclose(lines["ReLU"].get_xydata(), [[1, 60], [2, 70], [3, 80]])  # where both seeds were measured
     low, high = axis.get_ylim()
-    assert low < 60 and 90 < high < 95
+    assert 55 < low < 60 and 90 < high < 95
+    band = next(iter(axis.collections)).get_paths()[0].vertices
+    assert {(1.0, 50.0), (1.0, 70.0), (3.0, 70.0), (3.0, 90.0)} <= {(x, round(y, 9)) for x, y in band}
+
+
+def test_the_axis_leaves_out_what_only_the_beginning_has(options: Options, keep: Keep) -> None:
+    keep(make_case("madelon"), [0.1] * 4 + [0.6, 0.7] * 18)
+    keep(make_case("madelon", activation=RELU), [0.2, 0.65])  # a short one does not widen it by its beginning
+    (axis,) = _drawn("table2", options).axes
+    assert axis.get_ylim() == pytest.approx((59.5, 70.5))
+
+
+def test_a_run_of_one_epoch_is_a_mark(options: Options, keep: Keep) -> None:
+    keep(make_case("madelon"), [0.6])
+    (axis,) = _drawn("table2", options).axes
+    assert _lines(axis)["All-ReLU (0.5)"].get_marker() == "o"
+
+
+def test_a_row_looks_alike_whichever_other_rows_have_runs(options: Options, keep: Keep) -> None:
+    keep(make_case("madelon"), [0.5, 0.6])
+    alone = _lines(_drawn("table2", options).axes[0])["All-ReLU (0.5)"].get_color()
+    keep(make_case("madelon", activation=RELU), [0.5, 0.6])
+    lines = _lines(_drawn("table2", options).axes[0])
+    assert lines["All-ReLU (0.5)"].get_color() == alone != lines["ReLU"].get_color()
+
+
+def test_epochs_that_are_not_judged_are_not_drawn(options: Options, keep: Keep) -> None:
+    result = keep(make_case("madelon"), [0.5, 0.6, 0.9])
+    result["curves"]["first_half_accuracy"][2] = None  # one worker's network alone
+    line = pictures.mean_line([result], "test_accuracy")
+    assert line is not None and line.x.tolist() == [1, 2]
 
 
 def test_a_run_that_diverged_is_in_no_curve(options: Options, keep: Keep) -> None:
@@ -68,7 +98,13 @@ def test_the_picture_of_table_5_is_accuracy_over_slope_beside_the_papers(tmp_pat
     assert np.allclose(lines["the paper's, best"].get_xydata()[[0, -1]], [[0, 90.48], [0.9, 91.02]])
     assert np.allclose(lines["slopes that choose themselves, best"].get_ydata(), 90)
     means = {bars.get_label(): bars[0].get_xydata() for bars in axis.containers}
-    assert np.allclose(means["best"], [[0, 60], [0.6, 80]])
+    assert np.allclose(means["best"], [[0, 60], [0.6, 80]]) and np.allclose(means["selected"], means["best"])
+
+
+def test_slopes_whose_runs_all_diverged_are_no_picture(tmp_path: Path, keep: Keep) -> None:
+    put_data("fashion_mnist", tmp_path)
+    keep(make_case("fashion_mnist"), [0.8], diverged="the loss became nan")
+    assert _drawn("table5", Options(places=(tmp_path,), out=tmp_path / "out")) is None
 
 
 def test_every_table_with_a_picture_shows_it_and_the_rest_go_without(options: Options, keep: Keep) -> None:

@@ -67,7 +67,7 @@ TUNED = {
             "trainer": {"batch_size": 128},
             "fit": {"epochs": 200},
         },
-        "Chosen on a fifth of 21 thousand training samples; more samples may want less dropout.",
+        "Chosen on a fifth held out of 21 thousand training samples; more samples may want less dropout.",
     ),
     "madelon": Tuned(
         {
@@ -84,7 +84,7 @@ TUNED = {
             "trainer": {"batch_size": 32},
             "fit": {"epochs": 2000},
         },
-        "Chosen by five-fold cross-validation of the training part.",
+        "Chosen by five-fold cross-validation on the training part.",
     ),
     "cifar10": Tuned(
         _images([4000, 1000, 4000], [3, 32, 32], [0.07, 0.15, 0.3], 0.75, 0.05, {}),

@@ -156,14 +156,15 @@ def _rows_of_table5(dataset: str, options: Options, results: Results) -> list[Ro
 def _rows_of_recipes(dataset: str, options: Options, results: Results) -> list[Row]:
     """Set the tuned recipe beside the paper's settings with All-ReLU, without and with importance pruning."""
     rows = []
-    for pruning, title in ((False, "the paper's"), (True, "the paper's, importance pruning")):
+    for pruning in (False, True):
         paper = options.case(dataset, pruning=pruning, augment=augmented(dataset, options))
         figure = results.beside(paper, TABLE2.get((dataset, "all_relu", pruning)))
-        rows.append(Row(dataset, (title, activation_title(paper.settings["model"]["activation"])), paper, figure))
+        title = activation_title(paper.settings["model"]["activation"])
+        rows.append(Row(dataset, ("the paper's", title, _YES[pruning]), paper, figure))
     if dataset in recipes.names("tuned"):
         tuned = recipe_case(dataset, epochs=None if options.epochs == PAPER_EPOCHS else options.epochs)
         title = activation_title(tuned.settings["model"]["activation"])
-        rows.append(Row(dataset, ("tuned recipe", title), tuned, further=True))
+        rows.append(Row(dataset, ("tuned recipe", title, _YES[False]), tuned, further=True))
     return rows
 
 
@@ -252,7 +253,7 @@ TABLE_5 = Table(
     render_accuracies,
     ("activation",),
     ("Of the paper's figures those of slopes other than 0.6 are read off its text.",),
-    draw_slopes,
+    draw=draw_slopes,
 )
 TABLE_OF_RECIPES = Table(
     "recipes",
@@ -260,10 +261,10 @@ TABLE_OF_RECIPES = Table(
     ("higgs", "madelon", "fashion_mnist", "cifar10"),
     _rows_of_recipes,
     render_accuracies,
-    ("settings", "activation"),
+    ("settings", "activation", "importance pruning"),
     (
         "Tuned recipes were chosen on samples held out of the training part, never on the test part; they train on all "
         "of it here. `--set` changes the rows with the paper's settings only.",
     ),
-    draw_accuracies,
+    draw=draw_accuracies,
 )

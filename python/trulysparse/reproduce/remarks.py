@@ -152,7 +152,7 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
 
 
 def _is_papers(case: Case) -> bool:
-    """Whether settings are the paper's, not a recipe's."""
+    """Whether weight decay has the paper's form, which recipes with none of it do not name."""
     return case.settings["optimizer"].get("decay") == "paper"
 
 

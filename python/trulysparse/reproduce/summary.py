@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["ABOUT", "Accuracy", "Spread", "Summary", "accuracy_of", "converged", "summarize"]
+__all__ = ["ABOUT", "Accuracy", "Spread", "Summary", "accuracy_of", "converged", "judged", "summarize"]
 
 
 ABOUT = 0.05
@@ -44,24 +44,20 @@ class Accuracy:
     best_in_the_end: float
 
 
+def judged(curves: Mapping[str, Sequence[Any]]) -> list[int]:
+    """Return where in its curves a run has epochs in which its network was judged."""
+    keys = ("test_accuracy", "first_half_accuracy", "second_half_accuracy")
+    return [i for i in range(len(curves["epoch"])) if all(curves[key][i] is not None for key in keys)]
+
+
 def accuracy_of(curves: Mapping[str, Sequence[Any]]) -> Accuracy | None:
     """Return the accuracies of a run; None if none was measured.
 
     Epochs count in which the network of the run was measured; not those of a parallel run's local phase, in which
     every worker has one of its own. Of equal epochs the first is chosen.
     """
-    rows = [
-        row
-        for row in zip(
-            curves["epoch"],
-            curves["test_accuracy"],
-            curves["first_half_accuracy"],
-            curves["second_half_accuracy"],
-            curves["connections"],
-            strict=True,
-        )
-        if None not in row
-    ]
+    keys = ("epoch", "test_accuracy", "first_half_accuracy", "second_half_accuracy", "connections")
+    rows = [tuple(curves[key][i] for key in keys) for i in judged(curves)]
     if not rows:
         return None
     best = max(rows, key=lambda row: row[1])
