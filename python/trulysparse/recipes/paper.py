@@ -5,8 +5,8 @@
 networks for data that the paper does not use are our choice.
 
 The paper names a weight decay of 2e-4. The authors' sequential program takes that off every step, their parallel one
-has none. Here images have none, chosen with the outcome in view: only that comes to the printed accuracies, and to the
-printed connections after importance pruning. For Madelon it is the other way round.
+has none. Here images have none, chosen with the outcome in view: of Fashion-MNIST only that comes to the printed
+accuracies, and to the printed connections after importance pruning. For Madelon it is the other way round.
 """
 
 from __future__ import annotations

@@ -109,9 +109,9 @@ def _of_settings(cases: Sequence[Case], options: Options) -> list[str]:
     if without and "optimizer.weight_decay" not in options.changes:
         said.append(
             f"No weight decay: {', '.join(source(name).title for name in without)}. The paper names 2e-4, its "
-            "sequential program takes that off every step, its parallel program has 0. For these data we chose 0 with "
-            "the outcome in view: only that comes to the printed accuracies, and to the printed connections after "
-            "pruning. --set optimizer.weight_decay=0.0002 gives the other form."
+            "sequential program takes that off every step, its parallel program has 0. For images we chose 0 with the "
+            "outcome in view: of Fashion-MNIST only that comes to the printed accuracies, and to the printed "
+            "connections after pruning. --set optimizer.weight_decay=0.0002 gives the other form."
         )
     images = {case.dataset for case in cases if source(case.dataset).image is not None}
     for dataset in sorted(images):
