@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trulysparse.recipes import paper
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -41,6 +43,13 @@ def _images(
     }
 
 
+def _from_paper(dataset: str, model: dict[str, Any], **tables: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the paper's settings, and so its connections, with entries of the model and whole tables changed."""
+    settings = paper.preset(dataset)
+    settings.pop("data")
+    return settings | tables | {"model": settings["model"] | model}
+
+
 TUNED = {
     "fashion_mnist": Tuned(
         _images(
@@ -54,36 +63,23 @@ TUNED = {
         "Chosen on 10,000 samples held out of the training part, in runs of 60 epochs.",
     ),
     "higgs": Tuned(
-        {
-            "model": {
-                "hidden": [1000, 1000, 1000],
-                "density": {"name": "erdos_renyi", "epsilon": 10, "sampler": "replacement"},
-                "activation": {"name": "all_relu", "alpha": 0.05},
-                "dropout": 0.4,
-                "init": "xavier",
-            },
-            "optimizer": {"name": "sgd", "lr": {"name": "cosine", "lr": 0.3}, "momentum": 0.9},
-            "topology": {"name": "set", "drop_fraction": 0.3, "schedule": "cosine", "end": 0.8},
-            "trainer": {"batch_size": 128},
-            "fit": {"epochs": 200},
-        },
+        _from_paper(
+            "higgs",
+            {"dropout": 0.4},
+            optimizer={"name": "sgd", "lr": {"name": "cosine", "lr": 0.3}, "momentum": 0.9},
+            topology={"name": "set", "drop_fraction": 0.3, "schedule": "cosine", "end": 0.8},
+            fit={"epochs": 200},
+        ),
         "Chosen on a fifth held out of 21 thousand training samples; more samples may want less dropout.",
     ),
     "madelon": Tuned(
-        {
-            "model": {
-                "hidden": [400, 100, 400],
-                "density": {"name": "erdos_renyi", "epsilon": 10, "sampler": "replacement"},
-                "activation": {"name": "all_relu", "alpha": 0.75},
-                "dropout": 0.2,
-                "init": "normal",
-            },
-            "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 2e-4, "decay": "paper"},
+        _from_paper(
+            "madelon",
+            {"activation": {"name": "all_relu", "alpha": 0.75}, "dropout": 0.2},
             # 480 of the 500 features are noise: the fewer connections are left in the end, the fewer see it
-            "topology": {"name": "gmp", "final_density": 0.001, "scope": "global", "unit": "epochs", "update_every": 1},
-            "trainer": {"batch_size": 32},
-            "fit": {"epochs": 2000},
-        },
+            topology={"name": "gmp", "final_density": 0.001, "scope": "global", "unit": "epochs", "update_every": 1},
+            fit={"epochs": 2000},
+        ),
         "Chosen by five-fold cross-validation on the training part.",
     ),
     "cifar10": Tuned(
